@@ -45,7 +45,8 @@ int channel_fd(const struct channel *channel);
 bool channel_wants_write(const struct channel *channel);
 
 /* Sends a message, or queues it. `fds` are lent; a queued message holds duplicates. Errors: -EMSGSIZE, -ENOBUFS
- * (queue full: the peer is stuck), -EPIPE (the peer is gone), -EMFILE. After an error nothing of this message was sent. */
+ * (queue full: the peer is stuck), -EPIPE (the peer is gone), -EMFILE. After an error nothing of this message was sent.
+ * The message must pack to at least one byte: an empty packet would be the end. */
 int channel_send(struct channel *channel, const ProtobufCMessage *message, const int *fds, unsigned fd_count,
     struct error *error);
 
@@ -56,7 +57,10 @@ int channel_flush(struct channel *channel, struct error *error);
  * 1: *ret_message is the caller's (protobuf_c_message_free_unpacked), *ret_fds holds its descriptors (ret_fds may be
  *    NULL only where accept_fds is 0).
  * 0: nothing there now.
- * -EPIPE: the peer has closed. -EPROTO, -EMSGSIZE, -EBADMSG: the peer broke the rules (BLAME_PEER): cut it off.
+ * -EPIPE: the peer has closed; what it had sent before has been received by then.
+ * -EPROTO, -EMSGSIZE, -EBADMSG: the peer broke the rules (BLAME_PEER): cut it off.
+ * -EMFILE: not all of the packet's descriptors arrived, since this process is at its limit (BLAME_OURS); those that did
+ *    are closed and the packet is lost. The channel itself can go on.
  * An empty packet counts as the end: SEQPACKET can't tell them apart. */
 int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret_message,
     struct fd_list *ret_fds, struct error *error);

@@ -19,6 +19,7 @@ struct handoff {
     unsigned acknowledged; /* of these, taken by the peer */
     unsigned under_way;    /* sent and not acknowledged */
     uint64_t batch;        /* number of the batch under way, or of the last one; the first is 1 */
+    bool waiting;          /* that batch is not acknowledged yet (under_way is 0 for the empty one) */
 };
 
 void handoff_init(struct handoff *handoff, unsigned total);
