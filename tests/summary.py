@@ -1,0 +1,86 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Counts what tools/test and tools/compat ran: summary.py CHECKS BUILD_DIRECTORY…
+
+CHECKS has a line `ok NAME` or `fail NAME` for each step that is no meson test. For each build directory meson's logs are
+read: testlog.junit.xml has the cases of each test, testlog.json how the whole test ended, so that a program that died
+between two cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed
+and something passed.
+"""
+
+import json
+import pathlib
+import sys
+import xml.etree.ElementTree as etree
+
+BAD = {"FAIL", "ERROR", "TIMEOUT", "INTERRUPT", "UNEXPECTEDPASS"}
+
+
+class Count:
+    def __init__(self):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+
+    def add_checks(self, path):
+        for line in path.read_text().splitlines():
+            result, _, name = line.partition(" ")
+            if result == "ok":
+                self.passed += 1
+            else:
+                self.failed.append(name)
+
+    def add_build(self, directory):
+        logs = directory / "meson-logs"
+        if not (logs / "testlog.json").exists():
+            self.failed.append(f"{directory.name}: meson ran no test")
+            return
+        cases = self._cases(logs / "testlog.junit.xml")
+        for line in (logs / "testlog.json").read_text().splitlines():
+            run = json.loads(line)
+            name = run["name"].rpartition(" / ")[2]
+            label = f"{directory.name}: {name}"
+            bad = 0
+            for case, result, reason in cases.get(name, []):
+                if result == "passed":
+                    self.passed += 1
+                elif result == "skipped":
+                    self.skipped.append(f"{label}: {case}{': ' + reason if reason else ''}")
+                else:
+                    bad += 1
+                    self.failed.append(f"{label}: {case}")
+            if run["result"] in BAD and bad == 0:
+                self.failed.append(f"{label}: {run['result'].lower()}")
+
+    @staticmethod
+    def _cases(path):
+        """{test: [(case, result, reason)]}"""
+        found = {}
+        for case in etree.parse(path).getroot().iter("testcase"):
+            result = "passed"
+            if case.find("skipped") is not None:
+                result = "skipped"
+            elif case.find("failure") is not None or case.find("error") is not None:
+                result = "failed"
+            # A test with cases is the class "project.test"; one without is a case of the class "project".
+            _, _, test = case.get("classname").partition(".")
+            reason = (case.findtext("system-out") or "").strip().partition("\n")[0] if test else ""
+            found.setdefault(test or case.get("name"), []).append((case.get("name"), result, reason))
+        return found
+
+
+def main():
+    count = Count()
+    count.add_checks(pathlib.Path(sys.argv[1]))
+    for directory in sys.argv[2:]:
+        count.add_build(pathlib.Path(directory))
+    for name in count.skipped:
+        print(f"skipped  {name}")
+    for name in count.failed:
+        print(f"FAILED   {name}")
+    print(f"{count.passed} passed, {len(count.failed)} failed, {len(count.skipped)} skipped")
+    return 1 if count.failed or not count.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
