@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The processes behind the store's entries: each worker leads a process group of its own and is the keeper's
+ * child.
+ */
+#ifndef GAPLESS_MASTER_KEEPER_GROUPS_H
+#define GAPLESS_MASTER_KEEPER_GROUPS_H
+
+#include "master/keeper/store.h"
+
+#include <stdbool.h>
+
+/* SIGKILL to what is left of every worker: the living, and what exited ones left in their groups. */
+void groups_kill(struct store *store);
+
+/* True while a worker in the store has not been reaped. */
+bool groups_alive(struct store *store);
+
+/* 1: the process of this pidfd has ended and its status has been fetched or can't be; 0: it lives, or is a
+ * child that waits to be reaped; -EBADF, -EINVAL: not a pidfd. */
+int groups_is_gone(int pidfd);
+
+#endif
