@@ -6,17 +6,17 @@
  * or the master's own user), reads one request a connection and gives it to the core by a callback of `struct
  * admin_ops`; the core answers then or later through the `struct admin_request` that it was given.
  *
- * A request belongs to this module; the core borrows it:
- *   - from the callback that brings it until the core ends it, by admin_reply_result() or
- * admin_reply_status(), or
- *   - until `cancelled` is called for it (the client went away, sent more than its request, or doesn't read).
- * Each request ends exactly once, in one of these two ways; afterwards the pointer is dead. No callback is
- * ever called from within a function of this header: a client that turns out to be gone while the core
- * replies is cancelled later, from the loop, and replies to it until then go nowhere. A callback may reply at
- * once, and may end the request.
+ * A request belongs to this module; the core borrows it from the callback that brings it until
+ *   - the core ends it, by admin_reply_result() or admin_reply_status(), or
+ *   - `cancelled` is called for it: the client went away, sent more than its request, or doesn't read.
+ * Each request ends exactly once, in one of these two ways; afterwards the pointer is dead.
  *
- * Whatever a client does (garbage, half a frame, 65,536 bytes and more, silence, not reading) ends that
- * client alone: it gets a Result with code 2 or 3 and the reason where it can still be told, and is cut off.
+ * No callback is ever called from within a function of this header: a client that turns out to be gone while
+ * the core replies is cancelled later, from the loop, and replies to it until then go nowhere. A callback may
+ * reply at once, may end the request, and, all but `refused`, may call admin_close().
+ *
+ * Whatever a client does (garbage, half a frame, more than 64 KiB, silence, not reading) ends that client
+ * alone: it gets a Result with code 2 or 3 and the reason where it can still be told, and is cut off.
  */
 #ifndef GAPLESS_MASTER_ADMIN_H
 #define GAPLESS_MASTER_ADMIN_H
@@ -49,14 +49,14 @@ struct admin_ops {
     void (*stop)(void *ctx, struct admin_request *request);
     /* The client is gone: drop the pointer. What it asked for goes on. */
     void (*cancelled)(void *ctx, struct admin_request *request);
-    /* For the log, may be NULL: a client was turned away, and why. */
+    /* For the log, may be NULL: a client was turned away, and why; uid -1: one could not even be accepted. */
     void (*refused)(void *ctx, uid_t uid, pid_t pid, const struct error *why);
 };
 
 /* Caps; the defaults are ADMIN_LIMITS. */
 struct admin_limits {
     unsigned clients;    /* connections at the same time; one more is refused with code 3 */
-    size_t output;       /* bytes waiting for a client that doesn't read; beyond, it is cut off */
+    size_t output;       /* bytes waiting for a client that doesn't read; past that, the next reply ends it */
     unsigned request_ms; /* from accepting a client to having its whole request */
     unsigned linger_ms;  /* from the end of a request to the client having read all of it */
 };
