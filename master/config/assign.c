@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/config/quote.h"
+#include "master/config/schema.h"
+#include "master/config/value.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static_assert(sizeof(enum config_log) == sizeof(unsigned) &&
+                  sizeof(enum config_restart) == sizeof(unsigned) &&
+                  sizeof(enum config_activation) == sizeof(unsigned),
+    "a choice is stored as an unsigned");
+
+static int out_of_memory(struct error *error)
+{
+    return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+}
+
+static int too_many(const struct config_key *key, struct error *error)
+{
+    return error_set(error, EINVAL, BLAME_USER, "more than %lld of them", (long long)key->maximum);
+}
+
+static int assign_text(char **text, const char *value, struct error *error)
+{
+    char *copy = strdup(value);
+    if (!copy)
+        return out_of_memory(error);
+    free(*text);
+    *text = copy;
+    return 0;
+}
+
+static int check_text(const char *value, struct error *error)
+{
+    if (*value == '\0')
+        return error_set(error, EINVAL, BLAME_USER, "the value is empty");
+    if (strlen(value) >= PATH_MAX)
+        return error_set(error, EINVAL, BLAME_USER, "a value of %zu bytes is too long", strlen(value));
+    if (quote_has_control(value))
+        return error_set(
+            error, EINVAL, BLAME_USER, "'%s' has a control character or isn't UTF-8", quote_text(value).text);
+    return 0;
+}
+
+static int check_account(const char *value, struct error *error)
+{
+    int result = check_text(value, error);
+    if (result < 0)
+        return result;
+    if (strpbrk(value, ":/ \t") || *value == '-')
+        return error_set(
+            error, EINVAL, BLAME_USER, "'%s' can't be a user's or a group's name", quote_text(value).text);
+    return 0;
+}
+
+/* Appends to a NULL-terminated list. */
+static int add_text(const struct config_key *key, char ***list, const char *value, struct error *error)
+{
+    size_t count = 0;
+    while (*list && (*list)[count])
+        count++;
+    if ((int64_t)count >= key->maximum)
+        return too_many(key, error);
+    char **longer = realloc(*list, (count + 2) * sizeof *longer);
+    if (!longer)
+        return out_of_memory(error);
+    *list = longer;
+    longer[count] = strdup(value);
+    longer[count + 1] = NULL;
+    return longer[count] ? 0 : out_of_memory(error);
+}
+
+static int add_listener(
+    const struct config_key *key, struct config_service *service, const char *value, struct error *error)
+{
+    struct listener_spec spec;
+    if ((int64_t)service->listener_count >= key->maximum)
+        return too_many(key, error);
+    int result = listener_spec_parse(value, &spec, error);
+    if (result < 0)
+        return result;
+    struct listener_spec *longer =
+        realloc(service->listeners, (service->listener_count + 1) * sizeof *service->listeners);
+    if (!longer) {
+        listener_spec_done(&spec);
+        return out_of_memory(error);
+    }
+    service->listeners = longer;
+    longer[service->listener_count++] = spec;
+    return 0;
+}
+
+static int add_env(const struct config_key *key, char ***list, const char *value, struct error *error)
+{
+    int result = value_check_env(value, error);
+    if (result < 0)
+        return result;
+    size_t length = (size_t)(strchr(value, '=') - value) + 1;
+    for (size_t i = 0; *list && (*list)[i]; i++)
+        if (strncmp((*list)[i], value, length) == 0)
+            return error_set(error, EINVAL, BLAME_USER, "'%s' is set twice", quote_text(value).text);
+    return add_text(key, list, value, error);
+}
+
+static int add_rlimit(
+    const struct config_key *key, struct config_service *service, const char *value, struct error *error)
+{
+    struct config_rlimit rlimit;
+    int result = value_rlimit(value, &rlimit, error);
+    if (result < 0)
+        return result;
+    for (size_t i = 0; i < service->rlimit_count; i++)
+        if (service->rlimits[i].resource == rlimit.resource)
+            return error_set(error, EINVAL, BLAME_USER, "'%s' is set twice", quote_text(value).text);
+    struct config_rlimit *longer = realloc(service->rlimits, (service->rlimit_count + 1) * sizeof *longer);
+    if (!longer)
+        return out_of_memory(error);
+    service->rlimits = longer;
+    longer[service->rlimit_count++] = rlimit;
+    return 0;
+}
+
+static int add_capability(const struct config_key *key, char ***list, const char *value, struct error *error)
+{
+    char *name;
+    int result = value_capability(value, &name, error);
+    if (result < 0)
+        return result;
+    for (size_t i = 0; result == 0 && *list && (*list)[i]; i++)
+        if (strcmp((*list)[i], name) == 0)
+            result = error_set(error, EINVAL, BLAME_USER, "'%s' is named twice", quote_text(value).text);
+    if (result == 0)
+        result = add_text(key, list, name, error);
+    free(name);
+    return result;
+}
+
+static int add_word(const struct config_key *key, char ***list, const char *value, struct error *error)
+{
+    if (*value == '\0' && !(*list && **list))
+        return error_set(error, EINVAL, BLAME_USER, "the command is empty");
+    return add_text(key, list, value, error);
+}
+
+static int assign_number(const struct config_key *key, void *member, const char *text, struct error *error)
+{
+    int64_t number;
+    int result = value_number(text, key->minimum, key->maximum, &number, error);
+    if (result == 0)
+        *(unsigned *)member = (unsigned)number;
+    return result;
+}
+
+static int assign_nice(
+    const struct config_key *key, struct config_service *service, const char *text, struct error *error)
+{
+    int64_t number;
+    int result = value_number(text, key->minimum, key->maximum, &number, error);
+    if (result == 0) {
+        service->nice = (int)number;
+        service->nice_set = true;
+    }
+    return result;
+}
+
+int config_assign(const struct config_key *key, void *object, const char *text, struct error *error)
+{
+    void *member = (char *)object + key->offset;
+    int result = 0;
+    switch (key->type) {
+    case TYPE_TEXT:
+        result = check_text(text, error);
+        return result < 0 ? result : assign_text(member, text, error);
+    case TYPE_NAME:
+        result = value_check_name(text, error);
+        return result < 0 ? result : assign_text(member, text, error);
+    case TYPE_ACCOUNT:
+        result = check_account(text, error);
+        return result < 0 ? result : assign_text(member, text, error);
+    case TYPE_NUMBER:
+        return assign_number(key, member, text, error);
+    case TYPE_NICE:
+        return assign_nice(key, object, text, error);
+    case TYPE_MODE:
+        return value_octal(text, member, error);
+    case TYPE_CHOICE:
+        return value_choice(text, key->choices, member, error);
+    case TYPE_DURATION:
+        return value_duration(text, key->minimum, key->maximum, member, error);
+    case TYPE_SIGNAL:
+        return value_signal(text, member, error);
+    case TYPE_COMMAND:
+        return add_word(key, member, text, error);
+    case TYPE_LISTENERS:
+        return add_listener(key, object, text, error);
+    case TYPE_ENVIRONMENT:
+        return add_env(key, member, text, error);
+    case TYPE_RLIMITS:
+        return add_rlimit(key, object, text, error);
+    case TYPE_CAPABILITIES:
+        return add_capability(key, member, text, error);
+    case TYPE_SWITCH:
+    case TYPE_SERVICES:
+    case TYPE_COUNT:
+        break;
+    }
+    return error_set(
+        error, EINVAL, BLAME_OURS, "there is no assigning to %s", key->path ? key->path : key->flag);
+}
+
+int config_assign_empty(const struct config_key *key, void *object, struct error *error)
+{
+    char ***list = (char ***)((char *)object + key->offset);
+    if (key->type != TYPE_CAPABILITIES || *list)
+        return 0;
+    *list = calloc(1, sizeof **list);
+    return *list ? 0 : out_of_memory(error);
+}

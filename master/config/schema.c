@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/config/schema.h"
+
+#include <string.h>
+
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+#define INSTANCE(member) .scope = SCOPE_INSTANCE, .offset = offsetof(struct config, member)
+#define SERVICE(member) .scope = SCOPE_SERVICE, .offset = offsetof(struct config_service, member)
+
+#define SECOND INT64_C(1000)
+#define HOUR (3600 * SECOND)
+#define DAY (24 * HOUR)
+
+static const char *const log_choices[LOG_FORMAT_COUNT + 1] = {[LOG_TEXT] = "text", [LOG_JSON] = "json"};
+static const char *const restart_choices[RESTART_COUNT + 1] = {
+    [RESTART_ALWAYS] = "always", [RESTART_ON_FAILURE] = "on-failure", [RESTART_NO] = "no"};
+static const char *const activation_choices[ACTIVATION_COUNT + 1] = {
+    [ACTIVATION_AUTO] = "auto", [ACTIVATION_EINHORN] = "einhorn", [ACTIVATION_NONE] = "none"};
+
+/* The order is that of the manual. */
+static const struct config_key keys[] = {
+    {.flag = "config",
+        .letter = 'c',
+        .scope = SCOPE_COMMAND_LINE,
+        .type = TYPE_TEXT,
+        .argument = "FILE",
+        .help = "read the services from a YAML file, at the start and at each SIGHUP"},
+    {.flag = "help",
+        .letter = 'h',
+        .scope = SCOPE_COMMAND_LINE,
+        .type = TYPE_SWITCH,
+        .help = "print this and exit"},
+
+    {.path = "name",
+        .flag = "name",
+        INSTANCE(name),
+        .type = TYPE_NAME,
+        .unset = "the command's base name",
+        .argument = "NAME",
+        .help = "name of this instance; without -c also of its service"},
+    {.path = "admin",
+        .flag = "admin",
+        INSTANCE(admin_path),
+        .type = TYPE_TEXT,
+        .unset = "/run/gapless/NAME.sock as root, else $XDG_RUNTIME_DIR/gapless/NAME.sock",
+        .argument = "PATH",
+        .help = "path of the admin socket"},
+    {.path = "pid_file",
+        .flag = "pid-file",
+        INSTANCE(pid_file),
+        .type = TYPE_TEXT,
+        .unset = "none",
+        .argument = "PATH",
+        .help = "file that gets the main pid"},
+    {.path = "log",
+        .flag = "log",
+        INSTANCE(log),
+        .type = TYPE_CHOICE,
+        .fallback = "text",
+        .choices = log_choices,
+        .argument = "FORM",
+        .help = "form of the log on standard error"},
+    {.path = "services",
+        INSTANCE(services),
+        .type = TYPE_SERVICES,
+        .maximum = 64,
+        .argument = "NAME: {…}",
+        .help = "the services by name, at least one"},
+
+    {.path = "command",
+        SERVICE(command),
+        .type = TYPE_COMMAND,
+        .maximum = 4096,
+        .argument = "COMMAND",
+        .help = "the program and its arguments: a list, or one string that is split at blanks by the shell's "
+                "quoting rules without any expansion; on the command line it follows the flags"},
+    {.path = "listen",
+        .flag = "listen",
+        .letter = 'l',
+        SERVICE(listeners),
+        .type = TYPE_LISTENERS,
+        .maximum = 256,
+        .unset = "none",
+        .argument = "SPEC",
+        .help = "address to serve; may be given more than once"},
+    {.path = "workers",
+        .flag = "workers",
+        .letter = 'n',
+        SERVICE(workers),
+        .type = TYPE_NUMBER,
+        .fallback = "1",
+        .minimum = 1,
+        .maximum = 1024,
+        .argument = "N",
+        .help = "number of workers"},
+
+    {.path = "user",
+        .flag = "user",
+        SERVICE(user),
+        .type = TYPE_ACCOUNT,
+        .unset = "gapless's own",
+        .argument = "USER",
+        .help = "user of the workers, by name or number"},
+    {.path = "group",
+        .flag = "group",
+        SERVICE(group),
+        .type = TYPE_ACCOUNT,
+        .unset = "the user's",
+        .argument = "GROUP",
+        .help = "group of the workers, by name or number"},
+    {.path = "cwd",
+        .flag = "cwd",
+        SERVICE(cwd),
+        .type = TYPE_TEXT,
+        .unset = "gapless's own",
+        .argument = "DIR",
+        .help = "working directory of the workers"},
+    {.path = "env",
+        .flag = "env",
+        SERVICE(env),
+        .type = TYPE_ENVIRONMENT,
+        .maximum = 1024,
+        .unset = "nothing added",
+        .argument = "NAME=VALUE",
+        .help = "added to the environment; may be given more than once"},
+    {.path = "umask",
+        .flag = "umask",
+        SERVICE(umask),
+        .type = TYPE_MODE,
+        .unset = "gapless's own",
+        .argument = "OCTAL",
+        .help = "file mode creation mask of the workers"},
+    {.path = "nice",
+        .flag = "nice",
+        SERVICE(nice),
+        .type = TYPE_NICE,
+        .minimum = -20,
+        .maximum = 19,
+        .unset = "gapless's own",
+        .argument = "N",
+        .help = "scheduling priority of the workers"},
+    {.path = "rlimits",
+        .flag = "rlimit",
+        SERVICE(rlimits),
+        .type = TYPE_RLIMITS,
+        .maximum = 16,
+        .unset = "gapless's own",
+        .argument = "NAME=SOFT[:HARD]",
+        .help = "resource limit, such as nofile=65536; may be given more than once"},
+    {.path = "capabilities",
+        .flag = "capabilities",
+        SERVICE(capabilities),
+        .type = TYPE_CAPABILITIES,
+        .maximum = 64,
+        .unset = "what user and program give",
+        .argument = "A,B",
+        .help = "keep exactly these, such as net_bind_service; an empty list keeps none"},
+
+    {.path = "activation",
+        .flag = "activation",
+        SERVICE(activation),
+        .type = TYPE_CHOICE,
+        .fallback = "auto",
+        .choices = activation_choices,
+        .argument = "HOW",
+        .help =
+            "how listeners are inherited: auto is LISTEN_FDS and SERVER_STARTER_PORT, einhorn is these and "
+            "EINHORN_FD_*, none is only what the command names by {fd:NAME}"},
+    {.path = "ready.alive",
+        .flag = "ready-alive",
+        SERVICE(ready_alive_ms),
+        .type = TYPE_DURATION,
+        .minimum = 1,
+        .maximum = DAY,
+        .unset = "the worker must say so",
+        .argument = "TIME",
+        .help = "count a worker as ready once it has lived so long, for servers that can't say so"},
+    {.path = "ready.timeout",
+        .flag = "ready-timeout",
+        SERVICE(ready_timeout_ms),
+        .type = TYPE_DURATION,
+        .fallback = "30s",
+        .maximum = DAY,
+        .argument = "TIME",
+        .help = "a new generation that isn't ready by then has failed; 0: wait for ever"},
+    {.path = "drain.signal",
+        .flag = "drain-signal",
+        SERVICE(drain_signal),
+        .type = TYPE_SIGNAL,
+        .unset = "a message to a native worker, the stop signal to another",
+        .argument = "SIGNAL",
+        .help = "signal that makes an old worker finish what it has, such as QUIT for nginx"},
+    {.path = "drain.timeout",
+        .flag = "drain-timeout",
+        SERVICE(drain_timeout_ms),
+        .type = TYPE_DURATION,
+        .fallback = "30s",
+        .maximum = 30 * DAY,
+        .argument = "TIME",
+        .help = "an old worker that hasn't finished by then gets the stop signal; 0: wait for ever"},
+    {.path = "stop.signal",
+        .flag = "stop-signal",
+        SERVICE(stop_signal),
+        .type = TYPE_SIGNAL,
+        .fallback = "TERM",
+        .argument = "SIGNAL",
+        .help = "signal that ends a worker"},
+    {.path = "stop.grace",
+        .flag = "stop-grace",
+        SERVICE(stop_grace_ms),
+        .type = TYPE_DURATION,
+        .fallback = "10s",
+        .maximum = DAY,
+        .argument = "TIME",
+        .help = "time from the stop signal to SIGKILL"},
+
+    {.path = "restart",
+        .flag = "restart",
+        SERVICE(restart),
+        .type = TYPE_CHOICE,
+        .fallback = "always",
+        .choices = restart_choices,
+        .argument = "WHEN",
+        .help = "whether a worker that ended by itself is started again"},
+    {.path = "backoff.initial",
+        .flag = "backoff-initial",
+        SERVICE(backoff_initial_ms),
+        .type = TYPE_DURATION,
+        .fallback = "100ms",
+        .minimum = 1,
+        .maximum = HOUR,
+        .argument = "TIME",
+        .help = "first delay before that; it doubles from failure to failure"},
+    {.path = "backoff.max",
+        .flag = "backoff-max",
+        SERVICE(backoff_max_ms),
+        .type = TYPE_DURATION,
+        .fallback = "30s",
+        .minimum = 1,
+        .maximum = DAY,
+        .argument = "TIME",
+        .help = "longest delay"},
+    {.path = "backoff.reset",
+        .flag = "backoff-reset",
+        SERVICE(backoff_reset_ms),
+        .type = TYPE_DURATION,
+        .fallback = "10s",
+        .minimum = 1,
+        .maximum = DAY,
+        .argument = "TIME",
+        .help = "a worker that lived so long begins anew with the first delay"},
+};
+
+const struct config_key *config_keys(size_t *ret_count)
+{
+    *ret_count = LENGTH(keys);
+    return keys;
+}
+
+const struct config_key *config_key_find(enum config_scope scope, const char *path)
+{
+    for (size_t i = 0; i < LENGTH(keys); i++)
+        if (keys[i].scope == scope && keys[i].path && strcmp(keys[i].path, path) == 0)
+            return &keys[i];
+    return NULL;
+}
+
+bool config_key_is_group(enum config_scope scope, const char *path)
+{
+    size_t length = strlen(path);
+    for (size_t i = 0; i < LENGTH(keys); i++)
+        if (keys[i].scope == scope && keys[i].path && strncmp(keys[i].path, path, length) == 0 &&
+            keys[i].path[length] == '.')
+            return true;
+    return false;
+}
+
+bool config_key_collects(const struct config_key *key)
+{
+    return key->type == TYPE_COMMAND || key->type == TYPE_LISTENERS || key->type == TYPE_ENVIRONMENT ||
+           key->type == TYPE_RLIMITS || key->type == TYPE_CAPABILITIES;
+}

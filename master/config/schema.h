@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The one table of the configuration: each row is a key of the YAML file, a flag of `gapless run`, its
+ * default, its range and its line in the manual. flags.c scans by it, yaml.c reads by it, manual.c prints it,
+ * and config_assign() is the one place where a value gets into a `struct config`.
+ *
+ * Private to the configuration: the rest of the program sees master/config.h.
+ */
+#ifndef GAPLESS_MASTER_CONFIG_SCHEMA_H
+#define GAPLESS_MASTER_CONFIG_SCHEMA_H
+
+#include "ipc/error.h"
+#include "master/config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Where a row applies, which is also the object that its offset is in. */
+enum config_scope {
+    SCOPE_COMMAND_LINE, /* -c and -h: flags alone, nothing is stored */
+    SCOPE_INSTANCE,     /* struct config */
+    SCOPE_SERVICE,      /* struct config_service */
+    SCOPE_COUNT
+};
+
+enum config_type {
+    TYPE_SWITCH,       /* a flag without a value: --help */
+    TYPE_TEXT,         /* char *: not empty, no control characters */
+    TYPE_NAME,         /* char *: as value_check_name() */
+    TYPE_ACCOUNT,      /* char *: a user or group, by name or number */
+    TYPE_NUMBER,       /* unsigned, minimum to maximum */
+    TYPE_NICE,         /* int, and nice_set */
+    TYPE_MODE,         /* mode_t, octal */
+    TYPE_CHOICE,       /* an enum: index into `choices` */
+    TYPE_DURATION,     /* int64_t in ms, minimum to maximum */
+    TYPE_SIGNAL,       /* int */
+    TYPE_COMMAND,      /* char **: a list, or one string that is split; as flags: what follows them */
+    TYPE_LISTENERS,    /* a list of specifications, or one */
+    TYPE_ENVIRONMENT,  /* char **: a map, or a list of NAME=VALUE */
+    TYPE_RLIMITS,      /* a map */
+    TYPE_CAPABILITIES, /* char **: a list; as a flag separated by commas */
+    TYPE_SERVICES,     /* the map of services: the YAML reader's own */
+    TYPE_COUNT
+};
+
+struct config_key {
+    const char *path; /* in YAML: "drain.timeout"; NULL: a flag alone */
+    const char *flag; /* without "--"; NULL: a key alone */
+    char letter;      /* of the short flag; 0: none */
+    enum config_scope scope;
+    enum config_type type;
+    size_t offset;
+    const char *fallback;       /* default, as it would be written; NULL: unset */
+    const char *unset;          /* what it means to be unset, for the manual */
+    int64_t minimum;            /* of numbers, and of durations in ms */
+    int64_t maximum;            /* the same; of lists: the most items */
+    const char *const *choices; /* NULL-terminated */
+    const char *argument;       /* what the manual calls the value */
+    const char *help;           /* what it does, in a line */
+};
+
+/* The table. */
+const struct config_key *config_keys(size_t *ret_count);
+
+/* The row of that key in that scope, or NULL. */
+const struct config_key *config_key_find(enum config_scope scope, const char *path);
+
+/* True if a key of that scope is `path` with a dot and more behind it: `drain`. */
+bool config_key_is_group(enum config_scope scope, const char *path);
+
+/* True for a type that collects: assigned again, it gets one more item, where others are replaced. */
+bool config_key_collects(const struct config_key *key);
+
+/* Sets, or adds to a list, the value `text` in `object`, a struct of the row's scope. Of an environment it is
+ * NAME=VALUE, of limits NAME=SOFT[:HARD]; of capabilities one name; of a command one word. Errors: EINVAL
+ * (BLAME_USER) with the reason and no place; ENOMEM. The object stays as it was. */
+int config_assign(const struct config_key *key, void *object, const char *text, struct error *error);
+
+/* Sets a list that has been named to the empty list, which isn't the same as an unset one. 0 or -ENOMEM. */
+int config_assign_empty(const struct config_key *key, void *object, struct error *error);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/config/service.h"
+
+#include "master/config/quote.h"
+#include "master/config/schema.h"
+#include "master/config/value.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int config_service_init(struct config_service *service, struct error *error)
+{
+    *service = (struct config_service){.umask = (mode_t)-1, .ready_alive_ms = -1};
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (keys[i].scope != SCOPE_SERVICE || !keys[i].fallback)
+            continue;
+        int result = config_assign(&keys[i], service, keys[i].fallback, error);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+void config_service_done(struct config_service *service)
+{
+    for (size_t i = 0; i < service->listener_count; i++)
+        listener_spec_done(&service->listeners[i]);
+    free(service->listeners);
+    free(service->name);
+    value_free_words(service->command);
+    free(service->user);
+    free(service->group);
+    free(service->cwd);
+    value_free_words(service->env);
+    free(service->rlimits);
+    value_free_words(service->capabilities);
+    *service = (struct config_service){.umask = (mode_t)-1, .ready_alive_ms = -1};
+}
+
+/* Two types can't share a path, which the kernel tells by the path alone (an abstract name also by the type).
+ */
+static bool collide(const struct listener_spec *a, const struct listener_spec *b)
+{
+    if (a->family != LISTENER_UNIX || b->family != LISTENER_UNIX || a->path[0] == '@')
+        return listener_spec_same_address(a, b);
+    struct listener_spec same_type = *b;
+    same_type.type = a->type;
+    return listener_spec_same_address(a, &same_type);
+}
+
+/* One listener against the first `count` of a service; `owner` is its name where it is another service. */
+static int check_listener(const struct listener_spec *spec, const struct config_service *service,
+    size_t count, const char *owner, struct error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct listener_spec *other = &service->listeners[i];
+        bool address = collide(spec, other);
+        if (address || strcmp(spec->name, other->name) == 0)
+            return error_set(error, EINVAL, BLAME_USER, "the %s of '%s' is also that of '%s'%s%s",
+                address ? "address" : "name", quote_text(spec->text).text, quote_text(other->text).text,
+                owner ? " in service " : "", owner ? owner : "");
+    }
+    return 0;
+}
+
+static int check_listeners(const struct config_service *service, const struct config_service *others,
+    size_t count, struct error *error)
+{
+    for (size_t i = 0; i < service->listener_count; i++) {
+        const struct listener_spec *spec = &service->listeners[i];
+        int result = check_listener(spec, service, i, NULL, error);
+        for (size_t j = 0; result == 0 && j < count; j++)
+            result = check_listener(spec, &others[j], others[j].listener_count, others[j].name, error);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+int config_service_check(const struct config_service *service, const struct config_service *others,
+    size_t count, const char **ret_key, struct error *error)
+{
+    if (!service->command || !service->command[0]) {
+        *ret_key = NULL;
+        return error_set(error, EINVAL, BLAME_USER, "the key command is missing");
+    }
+    if (service->ready_timeout_ms > 0 && service->ready_alive_ms >= service->ready_timeout_ms) {
+        *ret_key = "ready.alive";
+        return error_set(error, EINVAL, BLAME_USER, "%s is never reached before ready.timeout, which is %s",
+            value_duration_text(service->ready_alive_ms).text,
+            value_duration_text(service->ready_timeout_ms).text);
+    }
+    if (service->backoff_initial_ms > service->backoff_max_ms) {
+        *ret_key = "backoff.initial";
+        return error_set(error, EINVAL, BLAME_USER, "%s is more than backoff.max, which is %s",
+            value_duration_text(service->backoff_initial_ms).text,
+            value_duration_text(service->backoff_max_ms).text);
+    }
+    *ret_key = "listen";
+    return check_listeners(service, others, count, error);
+}
