@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every real server has to bear: GAPLESS_TEST_UPGRADES (1 unless told) upgrades by SIGHUP under load of new
+connections over TCP and over a Unix socket at the same time, and not one of them fails."""
+
+import os
+import time
+
+import harness
+
+UPGRADES = int(os.environ.get("GAPLESS_TEST_UPGRADES", "1"))
+
+
+class CompatTest(harness.TestCase):
+    RATE = 0      # new connections a second to ask for, TCP and Unix together
+    AT_LEAST = 0  # of these a second must have been answered
+
+    def configure(self, version):
+        """Puts the configuration or program of that version into its place; it answers GET / with the version."""
+        raise NotImplementedError
+
+    def service(self):
+        """The service in gapless.yaml, without listeners."""
+        raise NotImplementedError
+
+    def upgrade_under_load(self):
+        self.port = harness.free_port()
+        self.path = self.dir / "web.sock"
+        self.configure(1)
+        gapless = self.serve("-c", self.write("gapless.yaml", f"""
+services:
+  web:
+    listen: ["tcp=tcp:127.0.0.1:{self.port}", "unix=unix:{self.path}"]
+{self.service()}
+"""))
+        load = harness.Load(self, "--rate", self.RATE, "--by-body", f"tcp:127.0.0.1:{self.port}/", f"unix:{self.path}")
+        began = time.monotonic()
+        for generation in range(2, UPGRADES + 2):
+            self.configure(generation)
+            gapless.upgrade_by_hup()
+            wanted = (200, f"{generation}\n")
+            self.assertEqual(harness.http_get(("127.0.0.1", self.port)), wanted)
+            self.assertEqual(harness.http_get(str(self.path)), wanted)
+        report = load.stop()
+        seconds = time.monotonic() - began
+        self.assert_clean(report)
+        answered = report["requests"]["answered"]
+        harness.note(f"{UPGRADES} upgrades, {answered} requests in {seconds:.1f} s ({answered / seconds:.0f}/s), 0 failed")
+        self.assertGreaterEqual(answered / seconds, self.AT_LEAST)
+        self.assertEqual(set(harness.tags(report)), {str(version) for version in range(1, UPGRADES + 2)})
+        self.assertEqual(gapless.terminate(), 0)

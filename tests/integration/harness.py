@@ -1,0 +1,589 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Drives the real `gapless` from the outside: starts it, reads its log, asks its status, looks at its processes.
+
+A test file holds classes derived from `TestCase` and ends in `harness.main()`, which runs them and prints TAP, one line
+a case. For work on one test: `GAPLESS=build/plain/gapless … tests/integration/test_upgrade.py UpgradeTest.test_name`;
+KEEP=1 keeps the directory of each case.
+
+Nothing here waits by the clock: `wait_until()` polls a condition to a deadline, and what was waited for is in the
+message when the deadline passes. Whatever a case starts is ended by pid when the case ends.
+
+The environment names the programs: GAPLESS, GAPLESS_LOAD, GAPLESS_HELLO, GAPLESS_FAULTY. GAPLESS_SANITIZED=1 says that
+they are built with sanitizers: deadlines are longer then, and figures of memory are not looked at.
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+
+SANITIZED = os.environ.get("GAPLESS_SANITIZED") == "1"
+# A deadline is for a broken program, not a measure of a slow machine.
+PATIENCE = 60 if SANITIZED else 30
+
+# The server without libgapless that tests start as a worker.
+WORKER = str(pathlib.Path(__file__).resolve().parent / "worker.py")
+
+SANITIZER_REPORT = re.compile(
+    r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|AddressSanitizer:DEADLYSIGNAL|Assertion `.*' failed")
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def program(variable):
+    """The program that an environment variable names; skips the case where there is none."""
+    path = os.environ.get(variable)
+    if not path:
+        raise unittest.SkipTest(f"{variable} is not set")
+    return os.path.abspath(path)
+
+
+def wait_until(condition, what, timeout=None):
+    """Polls until condition() is true and returns what it gave. `what` says what was waited for (text, or a function)."""
+    deadline = time.monotonic() + (timeout or PATIENCE)
+    pause = 0.001
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout or PATIENCE} s for {what() if callable(what) else what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+# ---- processes, seen through /proc ----
+
+
+def stat_fields(pid):
+    """The fields of /proc/PID/stat behind the name: [0] is the state, [1] the parent. None: there is no such process."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def is_alive(pid):
+    """True for a process that exists and is no zombie."""
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
+def parent_of(pid):
+    fields = stat_fields(pid)
+    return int(fields[1]) if fields else None
+
+
+def children_of(pid):
+    """Children of all threads, zombies included."""
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def descendants_of(pid):
+    found, queue = [], [pid]
+    while queue:
+        below = children_of(queue.pop())
+        found += below
+        queue += below
+    return found
+
+
+def zombies_below(pid):
+    return [child for child in descendants_of(pid) if (stat_fields(child) or "?")[0] == "Z"]
+
+
+def command_line(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def descriptors(pid):
+    """{descriptor: what it is}"""
+    found = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
+
+
+def memory_kib(pid, key):
+    """A figure of /proc/PID/smaps_rollup in KiB: "Rss", "Pss"."""
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise AssertionError(f"no {key} of process {pid}")
+
+
+# ---- addresses and clients ----
+
+
+def free_port(family=socket.AF_INET, kind=socket.SOCK_STREAM):
+    """A port that was free a moment ago and lies outside the range of outgoing connections, which would take it."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    start = 10000 + (os.getpid() * 37 + int(time.monotonic_ns() // 1000)) % max(low - 11000, 1)
+    for port in range(start, low):
+        with socket.socket(family, kind) as probe:
+            with contextlib.suppress(OSError):
+                probe.bind((host, port))
+                return port
+    raise AssertionError("no free port")
+
+
+def connect(address, timeout=None):
+    """A connection to ("127.0.0.1", port), ("::1", port) or "/path" ("@name": abstract)."""
+    if isinstance(address, str):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address = "\0" + address[1:] if address.startswith("@") else address
+    else:
+        client = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        client.settimeout(timeout or PATIENCE)
+        client.connect(address)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def established(port, pid=None):
+    """True if a client is connected to this local TCP port (and accepted by the process `pid`)."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    inodes = {row[9] for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == "01"} - {"0"}
+    if pid is None:
+        return bool(inodes)
+    return any(f"socket:[{inode}]" in descriptors(pid).values() for inode in inodes)
+
+
+def read_answer(client):
+    """Reads one HTTP answer that ends with the connection or its Content-Length. (status, body)"""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = client.recv(65536)
+        if not more:
+            raise AssertionError(f"connection closed in the middle of the head: {data!r}")
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length:\s*(\d+)", head)
+    while length is None or len(body) < int(length[1]):
+        more = client.recv(65536)
+        if not more:
+            if length is not None:
+                raise AssertionError(f"connection closed in the middle of the body: {body!r}")
+            break
+        body += more
+    return int(head.split()[1]), body.decode()
+
+
+def http_get(address, path="/", timeout=None):
+    """(status, body) of one request on a connection of its own."""
+    with connect(address, timeout) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+        return read_answer(client)
+
+
+# ---- the log ----
+
+
+class LogLine:
+    """One line of gapless's log: level, message, fields. A line of a worker has no level."""
+
+    _head = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) (debug|info|warning|error) (.*)$")
+    _field = re.compile(r'(?:^| )([a-z_]+)=("(?:[^"\\]|\\.)*"|\S*)')
+
+    def __init__(self, text):
+        self.text = text
+        self.level, self.message, self.fields = None, text, {}
+        match = self._head.match(text)
+        if not match:
+            return
+        self.level, rest = match[2], match[3]
+        first = None
+        for field in self._field.finditer(rest):
+            first = field.start() if first is None else first
+            value = field[2]
+            self.fields[field[1]] = json.loads(value) if value.startswith('"') else value
+        self.message = rest if first is None else rest[:first]
+
+    def has(self, pattern, fields):
+        """`pattern` (a regular expression) is found in the line, and the fields have these values."""
+        return re.search(pattern, self.text) is not None and all(
+            self.fields.get(key) == str(value) for key, value in fields.items())
+
+
+class Log:
+    """A file that a process appends to, as lines."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def text(self):
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
+
+    def lines(self, after=0):
+        """The whole lines behind the first `after`."""
+        return [LogLine(line) for line in self.text().split("\n")[:-1][after:]]
+
+    def mark(self):
+        """How many lines there are: `after` for what comes next."""
+        return self.text().count("\n")
+
+    def find(self, pattern, after=0, **fields):
+        return [line for line in self.lines(after) if line.has(pattern, fields)]
+
+    def wait(self, pattern, after=0, timeout=None, **fields):
+        return wait_until(lambda: self.find(pattern, after, **fields),
+                          f"a log line with {pattern!r} and {fields}", timeout)[0]
+
+
+# ---- gapless ----
+
+
+class Gapless:
+    """A running `gapless run`."""
+
+    def __init__(self, case, arguments, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None):
+        self.case = case
+        self.number = len(case.started)
+        self.admin = str(case.dir / f"admin{self.number}.sock")
+        self.log = Log(case.dir / f"gapless{self.number}.log")
+        self.output = Log(case.dir / f"gapless{self.number}.out")
+        argv = [*wrapper, program("GAPLESS"), "run", "--admin", self.admin, *map(str, arguments)]
+        with open(self.output.path, "ab") as out, open(self.log.path, "ab") as log:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=cwd or case.dir,
+                env=environment(env), pass_fds=pass_fds, preexec_fn=preexec, start_new_session=True)
+        self.pid = self.process.pid
+        case.started.append(self)
+
+    # -- what it says of itself
+
+    def verb(self, *arguments, timeout=None):
+        """Runs `gapless VERB --admin … ARGUMENTS`; subprocess.CompletedProcess with text."""
+        verb, *rest = map(str, arguments)
+        return run_gapless(verb, "--admin", self.admin, *rest, timeout=timeout)
+
+    def status(self):
+        """What `status --json` prints, or None while nobody answers."""
+        done = self.verb("status", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def service(self, name=None):
+        """The status of one service (the only one unless named), or None."""
+        status = self.status()
+        for service in (status or {}).get("services", []):
+            if name in (None, service["name"]):
+                return service
+        return None
+
+    def generation(self, name=None):
+        """The number of the generation that serves."""
+        service = self.service(name)
+        return int(service["generation"] or 0) if service else 0
+
+    def worker_pids(self, name=None, generation=None):
+        """Pids of the workers, of all generations unless told."""
+        service = self.service(name)
+        return [worker["pid"] for each in (service or {}).get("generations", [])
+                if generation in (None, each["id"]) for worker in each["workers"]]
+
+    def wait_serving(self, generation=1, name=None, timeout=None):
+        """Waits until this generation serves alone: it is active, its predecessors are gone, no upgrade is under way."""
+        seen = {}
+
+        def serves():
+            if self.process.poll() is not None:
+                raise AssertionError(f"gapless ended with {self.process.returncode}")
+            seen["service"] = service = self.service(name)
+            return (service and service["state"] == "serving" and service["generation"] == generation
+                    and [each["id"] for each in service["generations"]] == [generation]
+                    and service["generations"][0]["state"] == "active") and service
+
+        return wait_until(serves, lambda: f"generation {generation} to serve alone, it is {seen.get('service')}", timeout)
+
+    # -- what is done to it
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def hup(self):
+        self.signal(signal.SIGHUP)
+
+    def upgrade_by_hup(self, name=None, timeout=None):
+        """One upgrade by SIGHUP; returns when its generation serves alone. The new generation's number."""
+        following = self.generation(name) + 1
+        self.hup()
+        self.wait_serving(following, name, timeout)
+        return following
+
+    def wait_exit(self, timeout=None):
+        """Its exit code, -N for a signal."""
+        try:
+            return self.process.wait(timeout or PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"gapless did not end in {timeout or PATIENCE} s") from None
+
+    def terminate(self, timeout=None):
+        self.signal(signal.SIGTERM)
+        return self.wait_exit(timeout)
+
+    # -- its processes
+
+    def keeper_pid(self):
+        return self.pid
+
+    def master_pid(self):
+        """The pid of the master, or None while there is none."""
+        for child in children_of(self.keeper_pid()):
+            if command_line(child)[1:2] == ["master"] and is_alive(child):
+                return child
+        return None
+
+    def wait_master(self, but=None):
+        """Waits for a master that isn't the process `but`."""
+        return wait_until(lambda: (lambda pid: pid if pid != but else None)(self.master_pid()), "a master")
+
+    def finish(self):
+        """Ends it and whatever is below it, whatever state it is in."""
+        below = descendants_of(self.pid)
+        for pid in [self.pid, *below]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        for pid in below:  # a worker that became nobody's child is ours: main() is a subreaper
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def environment(extra=None):
+    """The environment of what is started: ours without what a harness above us set for itself, and `extra` (None: unset)."""
+    env = {key: value for key, value in os.environ.items()
+           if not key.startswith(("GAPLESS_", "LISTEN_", "EINHORN_", "MALLOC_")) and key != "NOTIFY_SOCKET"}
+    for key, value in (extra or {}).items():
+        if value is None:
+            env.pop(key, None)
+        else:
+            env[key] = str(value)
+    return env
+
+
+def run_gapless(*arguments, env=None, cwd=None, timeout=None, stdin=None):
+    """Runs `gapless ARGUMENTS` to its end; subprocess.CompletedProcess with text."""
+    return subprocess.run([program("GAPLESS"), *map(str, arguments)], stdin=stdin or subprocess.DEVNULL,
+                          capture_output=True, text=True, env=environment(env), cwd=cwd, timeout=timeout or PATIENCE)
+
+
+# ---- load ----
+
+
+class Load:
+    """gapless-load, running until stop(). See `gapless-load --help`."""
+
+    # How an attempt can end that a client of the server would have seen as a failure.
+    FAILURES = ("error_status", "refused", "reset", "closed_unanswered", "cut_mid_answer", "cut_reused",
+                "timeout_connect", "timeout_answer", "malformed")
+    # The generator's own: it could not do its work.
+    TROUBLES = ("local", "abandoned")
+
+    def __init__(self, case, *arguments):
+        number = len(case.started)
+        self.report_path = case.dir / f"load{number}.json"
+        self.log = Log(case.dir / f"load{number}.log")
+        with open(self.log.path, "ab") as log:
+            self.process = subprocess.Popen(
+                [program("GAPLESS_LOAD"), "--duration", "1h", "--progress", "--quiet", "--json", str(self.report_path),
+                 *map(str, arguments)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+        case.started.append(self)
+        self.log.wait(r"\d")  # the first second of --progress: load is on
+
+    def stop(self):
+        """Lets what was begun end and returns the report."""
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"gapless-load did not end: {self.log.text()}") from None
+        return json.loads(self.report_path.read_text())
+
+    def finish(self):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+# ---- cases ----
+
+
+class TestCase(unittest.TestCase):
+    """A case with a directory of its own (self.dir); what it starts is ended when it ends."""
+
+    def setUp(self):
+        self.started = []
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="gapless-"))
+        self.dir.chmod(0o755)
+        self.addCleanup(self._clean)
+
+    def _clean(self):
+        for each in reversed(self.started):
+            each.finish()
+        reports = [f"{path.name}: {line}" for path in sorted(self.dir.glob("*.log"))
+                   for line in Log(path).text().splitlines() if SANITIZER_REPORT.search(line)]
+        self._shown = self._tails()
+        if not os.environ.get("KEEP"):
+            shutil.rmtree(self.dir, ignore_errors=True)
+        if reports:
+            raise AssertionError("a sanitizer or an assertion ended a process:\n" + "\n".join(reports))
+
+    def _tails(self):
+        tails = []
+        for path in sorted(self.dir.glob("*.log")):
+            lines = Log(path).text().splitlines()
+            tails += [f"-- {path.name}, last of {len(lines)} lines:", *lines[-60:]]
+        return tails
+
+    def shown(self):
+        """The ends of the logs, for the report of a case that failed."""
+        return getattr(self, "_shown", [])
+
+    def start(self, *arguments, **keywords):
+        """Starts `gapless run ARGUMENTS`; see Gapless."""
+        return Gapless(self, arguments, **keywords)
+
+    def serve(self, *arguments, **keywords):
+        """As start(), and waits until its first generation serves."""
+        gapless = self.start(*arguments, **keywords)
+        gapless.wait_serving(1)
+        return gapless
+
+    def worker(self, *options):
+        """The command of a worker.py whose facts dump() reads."""
+        return ["--", WORKER, "--dump", str(self.dir / "dump"), *map(str, options)]
+
+    def dump(self, generation=1, worker=0):
+        """What worker.py found when it started: see facts() there."""
+        path = self.dir / f"dump.{generation}.{worker}"
+        wait_until(path.exists, f"{path.name}: worker {worker} of generation {generation} to start")
+        return json.loads(path.read_text())
+
+    def hello(self, version, name="server"):
+        """Puts a version of examples/hello where a service's command is; its path."""
+        return self.write(name, f"#!/bin/sh\nexec {program('GAPLESS_HELLO')} --version {version} \"$@\"\n", 0o755)
+
+    def assert_clean(self, report, at_least=1):
+        """Every attempt of the load was answered, and there were some."""
+        requests = report["requests"]
+        bad = {kind: requests[kind] for kind in Load.FAILURES + Load.TROUBLES if requests[kind]}
+        self.assertEqual(bad, {}, json.dumps(report, indent=1)[:4000])
+        self.assertEqual(requests["attempted"], requests["answered"])
+        self.assertGreaterEqual(requests["answered"], at_least)
+
+    def write(self, name, text, mode=0o644):
+        """Writes a file in the case's directory, by rename, so that nobody sees it half; its path as text."""
+        path = self.dir / name
+        fresh = self.dir / (name + ".new")
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        fresh.rename(path)
+        return str(path)
+
+    def install(self, name, source):
+        """Copies a program to a name in the case's directory, by rename; its path as text."""
+        path = self.dir / name
+        fresh = self.dir / (name + ".new")
+        shutil.copy2(source, fresh)
+        fresh.rename(path)
+        return str(path)
+
+
+# ---- TAP ----
+
+
+class TapResult(unittest.TestResult):
+    """Prints each case as a line of TAP as it ends; what went wrong, and the ends of the logs, behind `#`."""
+
+    def __init__(self, total):
+        super().__init__()
+        self.number = 0
+        print(f"1..{total}", flush=True)
+
+    def startTest(self, test):
+        super().startTest(test)
+        self._problems, self._skip, self._began = [], None, time.monotonic()
+
+    def addError(self, test, err):
+        self._problems.append(err)
+
+    def addFailure(self, test, err):
+        self._problems.append(err)
+
+    def addSubTest(self, test, subtest, err):
+        if err:
+            self._problems.append((err[0], AssertionError(f"{subtest._subDescription()}: {err[1]}"), err[2]))
+
+    def addSkip(self, test, reason):
+        self._skip = reason
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.number += 1
+        name = test.id().partition(".")[2]
+        if self._problems:
+            self.failures.append((test, ""))
+            print(f"not ok {self.number} - {name}")
+            for problem in self._problems:
+                self._comment("".join(traceback.format_exception(*problem)).splitlines())
+            self._comment(test.shown() if isinstance(test, TestCase) else [])
+        elif self._skip is not None:
+            print(f"ok {self.number} - {name} # SKIP {self._skip}")
+        else:
+            print(f"ok {self.number} - {name}")
+            print(f"# {time.monotonic() - self._began:.1f} s")
+        sys.stdout.flush()
+
+    @staticmethod
+    def _comment(lines):
+        for line in lines:
+            print("#   " + line)
+
+
+def note(text):
+    """Prints a figure into the test's log."""
+    print(f"# {text}", flush=True)
+
+
+def main():
+    """Runs the cases of the calling file, or those that the arguments name, and exits."""
+    # Workers whose main process a test killed come to us and can be ended and reaped.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # A timeout of meson is a TERM: clean up then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    loader = unittest.TestLoader()
+    module = sys.modules["__main__"]
+    suite = loader.loadTestsFromNames(sys.argv[1:], module) if sys.argv[1:] else loader.loadTestsFromModule(module)
+    result = TapResult(suite.countTestCases())
+    suite.run(result)
+    sys.exit(1 if result.failures else 0)
