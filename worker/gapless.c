@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "worker/gapless.h"
+
+#include "gapless_config.h"
+#include "ipc/channel.h"
+#include "ipc/control.pb-c.h"
+#include "worker/environment.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* How far the exchange at the start has come. */
+enum phase {
+    PHASE_HELLO,     /* Hello is sent, Welcome is awaited */
+    PHASE_LISTENERS, /* batches of listeners come */
+    PHASE_OPEN,      /* the last batch has come */
+};
+
+struct listener {
+    char *name;
+    char *address;
+    int type;
+    int fd; /* -1: taken */
+};
+
+struct gapless {
+    struct channel *channel; /* NULL: the connection is lost */
+    enum phase phase;
+    char *service;
+    uint64_t generation;
+    unsigned worker;
+    struct listener *listeners;
+    unsigned listener_count;    /* that have come */
+    unsigned listener_expected; /* that Welcome announced */
+    uint64_t batch;             /* the last one that came */
+    bool said_ready;
+    bool said_done;
+    bool draining;
+    bool drain_pending; /* asked for, and no callback has been called */
+    uint64_t drain_timeout_ms;
+    gapless_drain_cb drain;
+    void *drain_arg;
+};
+
+/* Copies a failure to the caller's struct. Returns -code. */
+static int report(const struct error *from, struct gapless_error *to)
+{
+    if (to) {
+        to->code = from->code;
+        size_t length = strnlen(from->message, sizeof to->message - 1);
+        memcpy(to->message, from->message, length);
+        to->message[length] = '\0';
+    }
+    return -from->code;
+}
+
+static void lose(struct gapless *g)
+{
+    channel_free(g->channel);
+    g->channel = NULL;
+}
+
+static int send_message(struct gapless *g, Gapless__Control__Control *message, struct error *error)
+{
+    if (!g->channel)
+        return error_set(error, EPIPE, BLAME_PEER, "the connection to the master is lost");
+    return channel_send(g->channel, &message->base, NULL, 0, error);
+}
+
+static int acknowledge(struct gapless *g, uint64_t batch, unsigned received, struct error *error)
+{
+    Gapless__Control__Acknowledge body = GAPLESS__CONTROL__ACKNOWLEDGE__INIT;
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    body.batch = batch;
+    body.received = received;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ACKNOWLEDGE;
+    message.acknowledge = &body;
+    return send_message(g, &message, error);
+}
+
+static int on_welcome(struct gapless *g, const Gapless__Control__Welcome *welcome, struct error *error)
+{
+    if (g->phase != PHASE_HELLO)
+        return error_set(error, EPROTO, BLAME_PEER, "the master said Welcome twice");
+    if (welcome->protocol != GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION)
+        return error_set(error, EPROTO, BLAME_PEER, "the master speaks protocol %u, this library %d",
+            welcome->protocol, GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION);
+    g->service = strdup(welcome->service);
+    if (!g->service)
+        return error_errno(error, ENOMEM, BLAME_OURS, "opening the control channel");
+    g->generation = welcome->generation;
+    g->worker = welcome->worker;
+    g->listener_expected = welcome->listener_count;
+    g->phase = PHASE_LISTENERS;
+    return 0;
+}
+
+static int socket_type(Gapless__Control__SocketType type)
+{
+    switch ((int)type) {
+    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_STREAM:
+        return SOCK_STREAM;
+    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_DGRAM:
+        return SOCK_DGRAM;
+    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_SEQPACKET:
+        return SOCK_SEQPACKET;
+    default:
+        return 0; /* of a later master */
+    }
+}
+
+static int add_listener(struct gapless *g, const Gapless__Control__Listener *from, int *fd)
+{
+    struct listener *listener = &g->listeners[g->listener_count];
+    listener->name = strdup(from->name);
+    listener->address = strdup(from->address);
+    if (!listener->name || !listener->address) {
+        free(listener->name);
+        free(listener->address);
+        return -ENOMEM;
+    }
+    listener->type = socket_type(from->type);
+    listener->fd = fd_take(fd);
+    g->listener_count++;
+    return 0;
+}
+
+static int on_listeners(
+    struct gapless *g, const Gapless__Control__Listeners *batch, struct fd_list *fds, struct error *error)
+{
+    if (g->phase != PHASE_LISTENERS || batch->batch != g->batch + 1)
+        return error_set(error, EPROTO, BLAME_PEER, "the master sent a batch of listeners out of turn");
+    if (batch->n_listeners != fds->count)
+        return error_set(error, EPROTO, BLAME_PEER, "the master sent %u descriptors for %zu listeners",
+            fds->count, batch->n_listeners);
+    unsigned total = g->listener_count + fds->count;
+    if (batch->last ? total != g->listener_expected : total > g->listener_expected)
+        return error_set(error, EPROTO, BLAME_PEER, "the master announced %u listeners and sent %u",
+            g->listener_expected, total);
+
+    /* No larger than what has come, so that a wrong number in Welcome can't ask for memory. */
+    struct listener *larger = reallocarray(g->listeners, total ? total : 1, sizeof *larger);
+    if (!larger)
+        return error_errno(error, ENOMEM, BLAME_OURS, "taking the listeners");
+    g->listeners = larger;
+    for (unsigned i = 0; i < fds->count; i++) {
+        if (add_listener(g, batch->listeners[i], &fds->fds[i]) < 0)
+            return error_errno(error, ENOMEM, BLAME_OURS, "taking the listeners");
+    }
+    g->batch = batch->batch;
+    if (batch->last)
+        g->phase = PHASE_OPEN;
+    return acknowledge(g, batch->batch, fds->count, error);
+}
+
+static void on_drain(struct gapless *g, const Gapless__Control__Drain *drain)
+{
+    if (g->draining)
+        return;
+    g->draining = true;
+    g->drain_pending = true;
+    g->drain_timeout_ms = drain->timeout_ms;
+}
+
+static int handle(
+    struct gapless *g, const Gapless__Control__Control *message, struct fd_list *fds, struct error *error)
+{
+    if (fds->count > 0 && message->body_case != GAPLESS__CONTROL__CONTROL__BODY_LISTENERS)
+        return error_set(error, EPROTO, BLAME_PEER, "the master sent descriptors that nobody asked for");
+    switch ((int)message->body_case) {
+    case GAPLESS__CONTROL__CONTROL__BODY_WELCOME:
+        return on_welcome(g, message->welcome, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_LISTENERS:
+        return on_listeners(g, message->listeners, fds, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_DRAIN:
+        on_drain(g, message->drain);
+        return 0;
+    case GAPLESS__CONTROL__CONTROL__BODY_REFUSAL:
+        return error_set(error, EPIPE, BLAME_PEER, "refused by the master: %s", message->refusal->reason);
+    default:
+        return 0; /* of a later master */
+    }
+}
+
+/* Receives and handles one message: 1, or 0 where there is none. */
+static int receive_one(struct gapless *g, struct error *error)
+{
+    ProtobufCMessage *message = NULL;
+    CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
+    int r = channel_receive(g->channel, &gapless__control__control__descriptor, &message, &fds, error);
+    if (r == -EMFILE && g->phase == PHASE_LISTENERS)
+        acknowledge(g, g->batch + 1, 0, NULL); /* so that the master can say why this worker fails */
+    if (r <= 0)
+        return r;
+    r = handle(g, (const Gapless__Control__Control *)message, &fds, error);
+    protobuf_c_message_free_unpacked(message, NULL);
+    return r < 0 ? r : 1;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int wait_for(struct gapless *g, int64_t deadline, struct error *error)
+{
+    struct pollfd poll_fd = {.fd = channel_fd(g->channel), .events = POLLIN};
+    if (channel_wants_write(g->channel))
+        poll_fd.events |= POLLOUT;
+    int64_t left = deadline - now_ms();
+    if (left <= 0)
+        return error_set(
+            error, ETIMEDOUT, BLAME_PEER, "the master didn't answer on the control channel in time");
+    if (poll(&poll_fd, 1, left > INT32_MAX ? INT32_MAX : (int)left) < 0 && errno != EINTR)
+        return error_errno(error, errno, BLAME_SYSTEM, "waiting for the master");
+    return channel_flush(g->channel, error);
+}
+
+static int say_hello(struct gapless *g, const char *version, struct error *error)
+{
+    Gapless__Control__Hello hello = GAPLESS__CONTROL__HELLO__INIT;
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    hello.protocol = GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION;
+    if (version)
+        hello.version = (char *)(uintptr_t)version;
+    hello.library = (char *)(uintptr_t) "libgapless " GAPLESS_VERSION;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_HELLO;
+    message.hello = &hello;
+    return send_message(g, &message, error);
+}
+
+static int exchange(struct gapless *g, const char *version, int timeout_ms, struct error *error)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    int r = say_hello(g, version, error);
+    while (r >= 0 && g->phase != PHASE_OPEN) {
+        r = receive_one(g, error);
+        if (r == 0)
+            r = wait_for(g, deadline, error);
+    }
+    return r < 0 ? r : 0;
+}
+
+static struct gapless *open_channel(const char *version, int timeout_ms, struct error *error)
+{
+    CLEANUP_FD int fd = environment_take_channel(error);
+    if (fd < 0)
+        return NULL;
+    environment_drop_inherited(fd);
+    struct gapless *g = calloc(1, sizeof *g);
+    if (g)
+        g->channel = channel_new(&fd, FD_LIST_MAX);
+    if (!g || !g->channel) {
+        error_errno(error, ENOMEM, BLAME_OURS, "opening the control channel");
+        free(g);
+        return NULL;
+    }
+    if (exchange(g, version, timeout_ms, error) < 0) {
+        gapless_close(g);
+        return NULL;
+    }
+    return g;
+}
+
+struct gapless *gapless_open(const char *version, int timeout_ms, struct gapless_error *error)
+{
+    struct error inner = {.code = 0};
+    struct gapless *g = open_channel(version, timeout_ms, &inner);
+    if (!g) {
+        report(&inner, error);
+        errno = inner.code;
+    }
+    return g;
+}
+
+void gapless_close(struct gapless *g)
+{
+    if (!g)
+        return;
+    lose(g);
+    for (unsigned i = 0; i < g->listener_count; i++) {
+        fd_close(&g->listeners[i].fd);
+        free(g->listeners[i].name);
+        free(g->listeners[i].address);
+    }
+    free(g->listeners);
+    free(g->service);
+    free(g);
+}
+
+const char *gapless_service(const struct gapless *g)
+{
+    return g->service;
+}
+
+uint64_t gapless_generation(const struct gapless *g)
+{
+    return g->generation;
+}
+
+unsigned gapless_worker(const struct gapless *g)
+{
+    return g->worker;
+}
+
+unsigned gapless_listener_count(const struct gapless *g)
+{
+    return g->listener_count;
+}
+
+static struct listener *listener_at(const struct gapless *g, int listener)
+{
+    return listener >= 0 && (unsigned)listener < g->listener_count ? &g->listeners[listener] : NULL;
+}
+
+int gapless_listener_find(const struct gapless *g, const char *name, unsigned from)
+{
+    for (unsigned i = from; i < g->listener_count; i++) {
+        if (strcmp(g->listeners[i].name, name) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+const char *gapless_listener_name(const struct gapless *g, int listener)
+{
+    const struct listener *l = listener_at(g, listener);
+    return l ? l->name : NULL;
+}
+
+const char *gapless_listener_address(const struct gapless *g, int listener)
+{
+    const struct listener *l = listener_at(g, listener);
+    return l ? l->address : NULL;
+}
+
+int gapless_listener_type(const struct gapless *g, int listener)
+{
+    const struct listener *l = listener_at(g, listener);
+    return l ? l->type : 0;
+}
+
+int gapless_listener_fd(const struct gapless *g, int listener)
+{
+    const struct listener *l = listener_at(g, listener);
+    return l ? l->fd : -1;
+}
+
+int gapless_listener_take(struct gapless *g, int listener)
+{
+    struct listener *l = listener_at(g, listener);
+    return l ? fd_take(&l->fd) : -1;
+}
+
+int gapless_fd(const struct gapless *g)
+{
+    return g->channel ? channel_fd(g->channel) : -1;
+}
+
+bool gapless_wants_write(const struct gapless *g)
+{
+    return g->channel && channel_wants_write(g->channel);
+}
+
+static void call_drain(struct gapless *g)
+{
+    if (!g->drain_pending || !g->drain)
+        return;
+    g->drain_pending = false;
+    g->drain(g, g->drain_timeout_ms, g->drain_arg);
+}
+
+int gapless_dispatch(struct gapless *g, struct gapless_error *error)
+{
+    struct error inner = {.code = 0};
+    if (!g->channel) {
+        error_set(&inner, EPIPE, BLAME_PEER, "the connection to the master is lost");
+        return report(&inner, error);
+    }
+    int r = channel_flush(g->channel, &inner);
+    while (r >= 0 && (r = receive_one(g, &inner)) > 0)
+        continue;
+    if (r < 0)
+        lose(g);
+    /* Last, and also after an error: the master may have asked for the drain and then died. */
+    call_drain(g);
+    return r < 0 ? report(&inner, error) : 0;
+}
+
+void gapless_set_drain(struct gapless *g, gapless_drain_cb callback, void *arg)
+{
+    g->drain = callback;
+    g->drain_arg = arg;
+    call_drain(g);
+}
+
+bool gapless_draining(const struct gapless *g)
+{
+    return g->draining;
+}
+
+int gapless_ready(struct gapless *g, struct gapless_error *error)
+{
+    struct error inner = {.code = 0};
+    if (g->said_ready) {
+        error_set(&inner, EALREADY, BLAME_OURS, "ready was said before");
+        return report(&inner, error);
+    }
+    Gapless__Control__Ready ready = GAPLESS__CONTROL__READY__INIT;
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_READY;
+    message.ready = &ready;
+    if (send_message(g, &message, &inner) < 0)
+        return report(&inner, error);
+    g->said_ready = true;
+    return 0;
+}
+
+int gapless_done(struct gapless *g, struct gapless_error *error)
+{
+    if (g->said_done)
+        return 0;
+    struct error inner = {.code = 0};
+    Gapless__Control__Done done = GAPLESS__CONTROL__DONE__INIT;
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_DONE;
+    message.done = &done;
+    if (send_message(g, &message, &inner) < 0)
+        return report(&inner, error);
+    g->said_done = true;
+    return 0;
+}
+
+int gapless_refuse(struct gapless *g, int code, const char *reason, struct gapless_error *error)
+{
+    struct error inner = {.code = 0};
+    Gapless__Control__Refusal refusal = GAPLESS__CONTROL__REFUSAL__INIT;
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    refusal.code = code;
+    refusal.reason = (char *)(uintptr_t)reason;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_REFUSAL;
+    message.refusal = &refusal;
+    int r = send_message(g, &message, &inner);
+    lose(g);
+    return r < 0 ? report(&inner, error) : 0;
+}
+
+const char *gapless_library_version(void)
+{
+    return GAPLESS_VERSION;
+}
