@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The log: one line per event on standard error, `key=value` or JSON. Used by the master and the keeper; libraries and
- * pure modules are silent.
+ * The log: one line per event on standard error, `key=value` or JSON. Used by the master and the keeper;
+ * libraries and pure modules are silent.
  *
  *     log_event(LOG_INFO, "worker ready", LOG_S("service", s->name), LOG_U("generation", g->id));
  *     2026-01-31T12:00:00.123Z info worker ready service=web generation=3
  *
- * Never blocks: where standard error takes nothing (a full pipe), lines are dropped and their number is logged later.
+ * Never blocks: where standard error takes nothing (a full pipe), lines are dropped and their number is
+ * logged later.
  */
 #ifndef GAPLESS_MASTER_LOG_H
 #define GAPLESS_MASTER_LOG_H
@@ -14,20 +15,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum log_level {
-    LOG_DEBUG,
-    LOG_INFO,
-    LOG_WARNING,
-    LOG_ERROR,
-    LOG_LEVEL_COUNT
-};
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR, LOG_LEVEL_COUNT };
 
-enum log_field_type {
-    LOG_FIELD_END,
-    LOG_FIELD_STRING,
-    LOG_FIELD_INT,
-    LOG_FIELD_UINT
-};
+enum log_field_type { LOG_FIELD_END, LOG_FIELD_STRING, LOG_FIELD_INT, LOG_FIELD_UINT };
 
 struct log_field {
     const char *key;
@@ -47,6 +37,6 @@ void log_open(bool json);
 void log_write(enum log_level level, const char *message, const struct log_field *fields);
 
 #define log_event(level, message, ...)                                                                       \
-    log_write((level), (message), (struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) {.type = LOG_FIELD_END}})
+    log_write((level), (message), (struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.type = LOG_FIELD_END}})
 
 #endif

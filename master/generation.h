@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A generation: the workers of one service that were started from one configuration. Numbered from 1, never
+ * reused.
+ *
+ *   starting ──► active ──► draining
+ *       └───────────────────────┘
+ *
+ * It holds the configuration that it was started from and, until it drains, a reference to each of its
+ * listeners. generation_set_state() is the only writer of the state.
+ */
+#ifndef GAPLESS_MASTER_GENERATION_H
+#define GAPLESS_MASTER_GENERATION_H
+
+#include "master/config.h"
+#include "master/listener.h"
+#include "master/worker.h"
+
+struct service;
+
+/* The words of the design; ready, canary, standby and retiring belong to later phases of an upgrade. */
+enum generation_state {
+    GENERATION_STARTING,
+    GENERATION_READY,
+    GENERATION_ACTIVE,
+    GENERATION_CANARY,
+    GENERATION_DRAINING,
+    GENERATION_STANDBY,
+    GENERATION_RETIRING,
+    GENERATION_STATE_COUNT
+};
+
+struct generation {
+    struct generation *next; /* in its service, oldest first */
+    struct service *service;
+    uint64_t id;
+    enum generation_state state;
+    struct config *config;                 /* a reference */
+    const struct config_service *settings; /* in config */
+    struct listener **listeners;           /* references, in the order of the settings; NULL once it drains */
+    struct worker *workers;
+    unsigned worker_count; /* how many there shall be; TTIN and TTOU change it */
+    bool was_ready;        /* all of its workers were ready once */
+    int64_t started_ms;    /* CLOCK_MONOTONIC */
+    int64_t started_at_ms; /* CLOCK_REALTIME */
+};
+
+const char *generation_state_name(enum generation_state state);
+
+/* Takes over `listeners` (one for each of the settings' listeners; references and array). NULL when out of
+ * memory: nothing is taken. */
+struct generation *generation_new(struct service *service, uint64_t id, struct config *config,
+    const struct config_service *settings, struct listener **listeners);
+
+/* Frees the generation, its workers (which must not be alive), listeners and configuration. NULL is allowed.
+ */
+void generation_free(struct generation *generation);
+
+void generation_set_state(struct generation *generation, enum generation_state state);
+
+/* Brings the number of workers to worker_count: adds waiting ones, drains the highest. 0 or -ENOMEM. */
+int generation_scale(struct generation *generation);
+
+/* Replaces a worker that has exited by one of its index that starts after delay_ms. 0 or -ENOMEM. */
+int generation_replace(
+    struct generation *generation, const struct worker *exited, unsigned failures, int64_t delay_ms);
+
+/* Takes the worker out and frees it. */
+void generation_remove(struct generation *generation, struct worker *worker);
+
+/* Gives up the listeners and drains every worker. */
+void generation_drain(struct generation *generation);
+
+/* True if it has all its workers and each is ready. */
+bool generation_is_ready(const struct generation *generation);
+
+/* True if no process of it is left and none is waiting to start. */
+bool generation_is_empty(const struct generation *generation);
+
+/* Gives back the references to the listeners; a socket that nobody serves any more is closed everywhere. */
+void generation_release_listeners(struct generation *generation);
+
+#endif

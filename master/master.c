@@ -1,0 +1,626 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/master.h"
+
+#include "ipc/fd.h"
+#include "master/admin.h"
+#include "master/admin_path.h"
+#include "master/log.h"
+#include "master/pid_file.h"
+#include "master/requests.h"
+#include "master/service.h"
+#include "master/state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long the keeper may take to give back its store, and to take what the master says last. */
+#define KEEPER_TIMEOUT_MS 10000
+/* How often exits are looked for when the keeper, which would tell them, is no more. */
+#define ORPHANED_INTERVAL_MS 100
+
+#define EXIT_OK 0
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+
+static int64_t clock_ms(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t clock_monotonic_ms(void)
+{
+    return clock_ms(CLOCK_MONOTONIC);
+}
+
+int64_t clock_realtime_ms(void)
+{
+    return clock_ms(CLOCK_REALTIME);
+}
+
+/* ── the keeper ── */
+
+static void on_orphaned(evutil_socket_t fd, short what, void *ctx);
+
+static void keeper_is_lost(struct master *master, const struct error *why)
+{
+    if (master->keeper_lost)
+        return;
+    master->keeper_lost = true;
+    log_event(LOG_ERROR, "the main process is gone: the master ends", LOG_S("reason", why->message));
+    if (master->keeper_read)
+        event_del(master->keeper_read);
+    if (master->keeper_write)
+        event_del(master->keeper_write);
+    struct timeval interval = {.tv_usec = ORPHANED_INTERVAL_MS * 1000};
+    master->orphaned = event_new(master->base, -1, EV_PERSIST, on_orphaned, master);
+    if (master->orphaned)
+        event_add(master->orphaned, &interval);
+    master_stop(master, "the main process is gone");
+}
+
+/* After something was sent: what didn't fit goes when the socket is writable. */
+static void keeper_sent(struct master *master, int r, const struct error *error)
+{
+    if (master->keeper_lost)
+        return;
+    if (r == -EPIPE || r == -ENOBUFS)
+        keeper_is_lost(master, error);
+    else if (r < 0)
+        log_event(LOG_ERROR, "the keeper was not told", LOG_S("reason", error->message));
+    else if (master->keeper_write && keeper_link_wants_write(master->keeper))
+        event_add(master->keeper_write, NULL);
+}
+
+void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
+{
+    struct error error = {.code = 0};
+    keeper_sent(master, keeper_link_put(master->keeper, name, pid, fds, fd_count, &error), &error);
+}
+
+void master_forget(struct master *master, const char *name)
+{
+    struct error error = {.code = 0};
+    keeper_sent(master, keeper_link_drop(master->keeper, name, &error), &error);
+}
+
+static void notify(struct master *master, const char *text)
+{
+    struct error error = {.code = 0};
+    keeper_sent(master, keeper_link_notify(master->keeper, text, &error), &error);
+}
+
+void master_save(struct master *master)
+{
+    struct error error = {.code = 0};
+    CLEANUP_FD int fd = state_save(master, &error);
+    if (fd < 0)
+        log_event(LOG_ERROR, "the state is not saved: a restarted master would not know of the last change",
+            LOG_S("reason", error.message));
+    else
+        master_store(master, "state", 0, &fd, 1);
+}
+
+static struct worker *find_worker(const struct master *master, const char *name)
+{
+    uint64_t id;
+    if (sscanf(name, "worker/%" SCNu64, &id) != 1)
+        return NULL;
+    for (const struct service *s = master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (struct worker *w = g->workers; w; w = w->next)
+                if (w->id == id && worker_is_alive(w))
+                    return w;
+    return NULL;
+}
+
+static void on_signal(struct master *master, const struct keeper_event *event)
+{
+    char why[64];
+    int number = event->signal.number;
+    snprintf(why, sizeof why, "SIG%s", sigabbrev_np(number));
+    log_event(LOG_INFO, "signal", LOG_S("signal", why), LOG_I("pid", event->signal.sender),
+        LOG_U("uid", event->signal.sender_uid));
+    switch (number) {
+    case SIGHUP:
+        if (event->signal.hangup)
+            master_stop(master, "the terminal was closed");
+        else
+            master_hangup(master);
+        break;
+    case SIGTERM:
+    case SIGINT:
+        if (master->stopping)
+            master_quit(master, "a second stop signal");
+        else
+            master_stop(master, why);
+        break;
+    case SIGQUIT:
+        master_quit(master, why);
+        break;
+    case SIGUSR1:
+        for (struct service *service = master->services; service; service = service->next)
+            service_signal(service, SIGUSR1);
+        break;
+    case SIGTTIN:
+    case SIGTTOU:
+        for (struct service *service = master->services; service; service = service->next)
+            service_scale(service, number == SIGTTIN ? 1 : -1);
+        break;
+    default:
+        log_event(LOG_WARNING, "signal has no meaning here: ignored", LOG_S("signal", why));
+        break;
+    }
+}
+
+static void on_keeper_readable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct master *master = ctx;
+    for (int i = 0; i < 64 && !master->keeper_lost; i++) {
+        struct error error = {.code = 0};
+        struct keeper_event event;
+        int r = keeper_link_receive(master->keeper, &event, &error);
+        if (r == 0)
+            return;
+        if (r < 0) {
+            keeper_is_lost(master, &error);
+            return;
+        }
+        if (event.type == KEEPER_EVENT_SIGNAL) {
+            on_signal(master, &event);
+        } else if (event.type == KEEPER_EVENT_EXITED) {
+            struct worker *worker = find_worker(master, event.exited.name);
+            if (worker)
+                worker_exited(worker, event.exited.wait_status);
+        }
+    }
+}
+
+static void on_keeper_writable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct master *master = ctx;
+    struct error error = {.code = 0};
+    keeper_sent(master, keeper_link_flush(master->keeper, &error), &error);
+}
+
+/* One worker that has exited, by its pidfd; without the keeper nobody says how. */
+static struct worker *find_exited(const struct master *master)
+{
+    for (const struct service *s = master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (struct worker *w = g->workers; w; w = w->next) {
+                struct pollfd pidfd = {.fd = w->pidfd, .events = POLLIN};
+                if (worker_is_alive(w) && poll(&pidfd, 1, 0) == 1)
+                    return w;
+            }
+    return NULL;
+}
+
+static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
+{
+    for (struct worker *worker; (worker = find_exited(ctx));)
+        worker_exited(worker, -1);
+}
+
+/* ── what follows from changes ── */
+
+void master_changed(struct master *master)
+{
+    if (!master->ended)
+        event_active(master->settle, EV_TIMEOUT, 0);
+}
+
+static bool is_serving(const struct service *service)
+{
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    return service->finished || (active && active->was_ready);
+}
+
+/* sd_notify(3): ready once every service serves, and again after each upgrade. */
+static void announce(struct master *master)
+{
+    bool ready = true, starting = false;
+    for (const struct service *service = master->services; service; service = service->next) {
+        ready = ready && is_serving(service);
+        starting = starting || service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN;
+    }
+    if (master->stopping)
+        return;
+    if (!master->announced && ready) {
+        master->announced = true;
+        notify(master, "READY=1\nSTATUS=serving");
+    }
+    if (master->announced && starting && !master->reloading) {
+        char text[96];
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRId64 "\nSTATUS=upgrading",
+            (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+        notify(master, text);
+    } else if (master->reloading && !starting) {
+        notify(master, "READY=1\nSTATUS=serving");
+    }
+    master->reloading = starting;
+}
+
+static void free_removed(struct master *master)
+{
+    for (struct service **link = &master->services; *link;) {
+        struct service *service = *link;
+        if (!service->removed || service->generations) {
+            link = &service->next;
+            continue;
+        }
+        *link = service->next;
+        log_event(LOG_INFO, "service removed", LOG_S("service", service->name));
+        service_free(service);
+    }
+}
+
+/* Says the last words. What is sent now is what the operator and the service manager see. */
+static void end(struct master *master, int code)
+{
+    master->ended = true;
+    log_event(LOG_INFO, "ended", LOG_I("code", code));
+    requests_stopped(master);
+    admin_close(master->admin);
+    master->admin = NULL;
+    pid_file_remove(master->config->pid_file, master->main_pid);
+    struct error error = {.code = 0};
+    if (!master->keeper_lost &&
+        (keeper_link_finish(master->keeper, code, &error) < 0 ||
+            keeper_link_flush_blocking(master->keeper, KEEPER_TIMEOUT_MS, &error) < 0))
+        log_event(LOG_ERROR, "the keeper was not told of the end", LOG_S("reason", error.message));
+    event_base_loopbreak(master->base);
+}
+
+static void end_if_all_have(struct master *master)
+{
+    int code = EXIT_OK;
+    for (const struct service *service = master->services; service; service = service->next) {
+        if (service->upgrade != UPGRADE_STOPPED || service->generations)
+            return;
+        if (service->finished && service->exit_code > code)
+            code = service->exit_code;
+    }
+    end(master, master->stopping ? EXIT_OK : code);
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *ctx)
+{
+    struct master *master = ctx;
+    if (master->ended)
+        return;
+    free_removed(master);
+    announce(master);
+    master_save(master);
+    end_if_all_have(master);
+}
+
+/* ── operators ── */
+
+struct service *master_find(const struct master *master, const char *name)
+{
+    for (struct service *service = master->services; service; service = service->next)
+        if (!service->removed && strcmp(service->name, name) == 0)
+            return service;
+    return NULL;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+int master_reload(struct master *master, struct error *error)
+{
+    struct config *config;
+    enum config_action action;
+    int r = config_load(master->argc, master->argv, NULL, &config, &action, error);
+    if (r < 0)
+        return r;
+    if (!same_text(config->name, master->config->name) ||
+        !same_text(config->admin_path, master->config->admin_path) ||
+        !same_text(config->pid_file, master->config->pid_file))
+        log_event(LOG_WARNING, "name, admin and pid_file change only with a new start");
+    log_open(config->log == LOG_JSON);
+    config_unref(master->config);
+    master->config = config;
+    return 0;
+}
+
+static struct service *add_service(struct master *master, const char *name)
+{
+    struct service *service = service_new(master, name);
+    struct service **end_of_list = &master->services;
+    while (*end_of_list)
+        end_of_list = &(*end_of_list)->next;
+    *end_of_list = service;
+    return service;
+}
+
+/* Services that the configuration has and the master doesn't. */
+static void start_new(struct master *master)
+{
+    for (size_t i = 0; i < master->config->service_count; i++) {
+        const char *name = master->config->services[i].name;
+        if (master_find(master, name))
+            continue;
+        struct error error = {.code = ENOMEM, .message = "out of memory"};
+        struct service *service = add_service(master, name);
+        if (service && service_start(service, &error) == 0)
+            continue;
+        log_event(LOG_ERROR, "service could not be started", LOG_S("service", name),
+            LOG_S("reason", error.message));
+        if (service) {
+            service->removed = true;
+            service_stop(service);
+        }
+    }
+}
+
+void master_hangup(struct master *master)
+{
+    struct error error = {.code = 0};
+    if (master->stopping)
+        return;
+    if (master_reload(master, &error) < 0) {
+        log_event(LOG_ERROR, "configuration refused, nothing changes", LOG_S("reason", error.message));
+        return;
+    }
+    for (struct service *service = master->services; service; service = service->next) {
+        if (service->removed)
+            continue;
+        if (config_find(master->config, service->name)) {
+            service_hangup(service);
+        } else {
+            service->removed = true;
+            service_stop(service);
+        }
+    }
+    start_new(master);
+    master_changed(master);
+}
+
+void master_stop(struct master *master, const char *why)
+{
+    if (master->stopping)
+        return;
+    master->stopping = true;
+    log_event(LOG_INFO, "stopping", LOG_S("reason", why));
+    if (!master->keeper_lost)
+        notify(master, "STOPPING=1\nSTATUS=draining");
+    for (struct service *service = master->services; service; service = service->next)
+        service_stop(service);
+    master_changed(master);
+}
+
+void master_quit(struct master *master, const char *why)
+{
+    master_stop(master, why);
+    log_event(LOG_WARNING, "ending at once: requests in flight are cut", LOG_S("reason", why));
+    for (struct service *service = master->services; service; service = service->next)
+        service_kill(service);
+}
+
+/* ── start ── */
+
+static void on_watchdog(evutil_socket_t fd, short what, void *ctx)
+{
+    notify(ctx, "WATCHDOG=1");
+}
+
+/* WatchdogSec= of the service manager: half of its interval, as sd_watchdog_enabled(3) advises. */
+static int watch_ourselves(struct master *master)
+{
+    const char *text = getenv("WATCHDOG_USEC");
+    const char *pid = getenv("WATCHDOG_PID");
+    long long usec = text ? strtoll(text, NULL, 10) : 0;
+    if (usec <= 0 || (pid && strtol(pid, NULL, 10) != master->main_pid))
+        return 0;
+    struct timeval interval = {.tv_sec = usec / 2000000, .tv_usec = usec / 2 % 1000000};
+    master->watchdog = event_new(master->base, -1, EV_PERSIST, on_watchdog, master);
+    return master->watchdog && event_add(master->watchdog, &interval) == 0 ? 0 : -ENOMEM;
+}
+
+static int make_events(struct master *master, struct error *error)
+{
+    int fd = keeper_link_fd(master->keeper);
+    master->keeper_read = event_new(master->base, fd, EV_READ | EV_PERSIST, on_keeper_readable, master);
+    master->keeper_write = event_new(master->base, fd, EV_WRITE, on_keeper_writable, master);
+    master->settle = event_new(master->base, -1, 0, on_settle, master);
+    if (!master->keeper_read || !master->keeper_write || !master->settle ||
+        event_add(master->keeper_read, NULL) < 0 || watch_ourselves(master) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    return 0;
+}
+
+/* The admin socket that the last master had, or a new one. Without a path that was asked for the service runs
+ * all the same: it is only less comfortable. */
+static int open_admin(struct master *master, struct error *error)
+{
+    struct admin_path_context context;
+    char path[ADMIN_PATH_MAX];
+    bool asked;
+    admin_path_context_get(&context);
+    int r = admin_path_for_master(
+        &context, master->config->admin_path, master->config->name, path, &asked, error);
+    if (r < 0)
+        return r;
+    struct keeper_entry *kept = keeper_link_take(master->keeper, "admin");
+    if (kept)
+        master->admin = admin_adopt(master->base, &kept->fds, path, &requests_ops, master, error);
+    keeper_entry_free(kept);
+    if (!master->admin)
+        master->admin = admin_open(master->base, path, &requests_ops, master, error);
+    if (!master->admin && (asked || error->code == EADDRINUSE))
+        return -error->code;
+    if (!master->admin)
+        log_event(LOG_WARNING, "no admin socket: gapless status, upgrade and stop can't reach this master",
+            LOG_S("reason", error->message));
+    else
+        master_store(master, "admin", 0, admin_fds(master->admin), ADMIN_FD_COUNT);
+    return 0;
+}
+
+static int start_services(struct master *master, struct error *error)
+{
+    for (size_t i = 0; i < master->config->service_count; i++) {
+        struct service *service = add_service(master, master->config->services[i].name);
+        int r =
+            service ? service_start(service, error) : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int start_first(struct master *master, struct error *error)
+{
+    log_open(master->config->log == LOG_JSON);
+    master->started_at_ms = clock_realtime_ms();
+    int r = open_admin(master, error);
+    if (r == 0 && master->config->pid_file)
+        r = pid_file_write(master->config->pid_file, master->main_pid, error);
+    return r < 0 ? r : start_services(master, error);
+}
+
+/* Exits that were not told to the last master. */
+static void tell_restored_exits(struct master *master)
+{
+    for (bool found = true; found;) {
+        found = false;
+        for (struct service *s = master->services; s && !found; s = s->next)
+            for (struct generation *g = s->generations; g && !found; g = g->next)
+                for (struct worker *w = g->workers; w && !found; w = w->next)
+                    if (w->restored_exit && worker_is_alive(w)) {
+                        found = true;
+                        worker_exited(w, w->restored_status);
+                    }
+    }
+}
+
+/* Processes that a master started and died before it had saved that: they wait for their release and end by
+ * themselves. */
+static void drop_unknown(struct master *master)
+{
+    struct error error = {.code = 0};
+    keeper_link_drop_rest(master->keeper, "", &error);
+}
+
+static int start_again(struct master *master, struct keeper_entry *state, struct error *error)
+{
+    CLEANUP_FD int fd = fd_list_take(&state->fds, 0);
+    int r = state_restore(master, fd, error);
+    if (r < 0)
+        return r;
+    log_open(master->config->log == LOG_JSON);
+    log_event(LOG_WARNING, "the master was restarted and goes on",
+        LOG_U("start", keeper_link_starts(master->keeper)));
+    r = open_admin(master, error);
+    if (r < 0)
+        return r;
+    drop_unknown(master);
+    tell_restored_exits(master);
+    return 0;
+}
+
+static int read_config(struct master *master, bool *ret_help, struct error *error)
+{
+    enum config_action action;
+    int r = config_load(master->argc, master->argv, NULL, &master->config, &action, error);
+    *ret_help = r == 0 && action == CONFIG_HELP;
+    return r;
+}
+
+static int start(struct master *master, bool *ret_help, struct error *error)
+{
+    int r = keeper_link_restore(master->keeper, KEEPER_TIMEOUT_MS, error);
+    if (r == 0)
+        r = make_events(master, error);
+    if (r < 0)
+        return r;
+    struct keeper_entry *state = keeper_link_take(master->keeper, "state");
+    if (state) {
+        r = start_again(master, state, error);
+        keeper_entry_free(state);
+    } else {
+        r = read_config(master, ret_help, error);
+        if (r == 0 && !*ret_help)
+            r = start_first(master, error);
+        if (r == 0)
+            drop_unknown(master);
+    }
+    if (r < 0 || *ret_help)
+        return r;
+    keeper_sent(master, keeper_link_serving(master->keeper, error), error);
+    master_changed(master);
+    return 0;
+}
+
+static void free_event(struct event *event)
+{
+    if (event)
+        event_free(event);
+}
+
+static void release(struct master *master)
+{
+    master->ended = true; /* nothing follows from what is freed now */
+    for (struct service *service = master->services, *next; service; service = next) {
+        next = service->next;
+        service_free(service);
+    }
+    admin_close(master->admin);
+    free_event(master->keeper_read);
+    free_event(master->keeper_write);
+    free_event(master->settle);
+    free_event(master->watchdog);
+    free_event(master->orphaned);
+    keeper_link_close(master->keeper);
+    config_unref(master->config);
+    if (master->base)
+        event_base_free(master->base);
+    libevent_global_shutdown();
+}
+
+static int fail(struct master *master, const struct error *error)
+{
+    fprintf(stderr, "gapless: %s\n", error->message);
+    /* A file of ours is at that path only if it was written: pid_file_remove() looks. */
+    if (master->config)
+        pid_file_remove(master->config->pid_file, master->main_pid);
+    return !master->config && error->blame == BLAME_USER ? EXIT_USAGE : EXIT_FAILED;
+}
+
+int master_main(int channel_fd, int run_argc, char *const run_argv[])
+{
+    struct master master = {.argc = run_argc, .argv = run_argv, .main_pid = getppid()};
+    struct error error = {.code = 0};
+    bool help = false;
+    int code = EXIT_OK;
+    (void)!getrandom(&master.random, sizeof master.random, GRND_NONBLOCK);
+    master.random |= 1;
+    master.base = event_base_new();
+    int r = master.base ? keeper_link_open(&channel_fd, &master.keeper, &error)
+                        : error_set(&error, ENOMEM, BLAME_OURS, "out of memory");
+    if (r == 0)
+        r = start(&master, &help, &error);
+    if (r < 0)
+        code = fail(&master, &error);
+    else if (help)
+        config_help(stdout);
+    else
+        event_base_dispatch(master.base);
+    release(&master);
+    return code;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The sd_notify(3) protocol, as a worker speaks it: one datagram of NAME=VALUE lines. A pure parser.
+ */
+#ifndef GAPLESS_MASTER_NOTIFY_H
+#define GAPLESS_MASTER_NOTIFY_H
+
+#include "ipc/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Longest datagram that is read; a longer one is refused. systemd reads 4096. */
+#define NOTIFY_MESSAGE_MAX 4096
+
+struct notify_message {
+    bool ready;       /* READY=1 */
+    bool stopping;    /* STOPPING=1 */
+    bool reloading;   /* RELOADING=1 */
+    bool watchdog;    /* WATCHDOG=1 */
+    int errno_value;  /* ERRNO=, 0 where there is none */
+    char status[256]; /* STATUS=, cut to fit; "" where there is none */
+};
+
+/* Parses a datagram. Names that it doesn't know are skipped. -EBADMSG (BLAME_PEER): a NUL inside, no text at
+ * all. */
+int notify_parse(const char *data, size_t size, struct notify_message *ret_message, struct error *error);
+
+#endif

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/service.h"
+
+#include "master/backoff.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/requests.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void carry_out(struct service *service, enum upgrade_event event, const struct error *why);
+
+struct service *service_new(struct master *master, const char *name)
+{
+    struct service *service = calloc(1, sizeof *service);
+    if (!service || !(service->name = strdup(name))) {
+        free(service);
+        return NULL;
+    }
+    service->master = master;
+    return service;
+}
+
+void service_free(struct service *service)
+{
+    if (!service)
+        return;
+    for (struct generation *generation = service->generations, *next; generation; generation = next) {
+        next = generation->next;
+        generation_free(generation);
+    }
+    free(service->name);
+    free(service);
+}
+
+struct generation *service_generation(const struct service *service, enum generation_state state)
+{
+    struct generation *found = NULL;
+    for (struct generation *generation = service->generations; generation; generation = generation->next)
+        if (generation->state == state)
+            found = generation;
+    return found;
+}
+
+const char *service_state_name(const struct service *service)
+{
+    if (service->upgrade == UPGRADE_STOPPED)
+        return service->generations                      ? "draining"
+               : service->finished && service->exit_code ? "failed"
+                                                         : "stopped";
+    if (service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN)
+        return "upgrading";
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    return active && active->was_ready ? "serving" : "starting";
+}
+
+/* ── listeners ── */
+
+static struct listener *find_listener(const struct service *service, const struct listener_spec *spec)
+{
+    for (const struct generation *generation = service->generations; generation;
+         generation = generation->next)
+        for (size_t i = 0; generation->listeners && i < generation->settings->listener_count; i++)
+            if (generation->listeners[i] &&
+                listener_spec_same_address(&generation->settings->listeners[i], spec))
+                return generation->listeners[i];
+    return NULL;
+}
+
+/* A descriptor that the main process was started with, by number or by its name in LISTEN_FDNAMES. */
+static int inherited_fd(void *ctx, const char *name, struct fd_list *ret_fds)
+{
+    struct master *master = ctx;
+    char entry_name[64];
+    const char *names = getenv("LISTEN_FDNAMES");
+    snprintf(entry_name, sizeof entry_name, "inherited/%s", name);
+    size_t length = strlen(name);
+    for (int fd = 3; names && *names; fd++) {
+        size_t n = strcspn(names, ":");
+        if (n == length && memcmp(names, name, n) == 0)
+            snprintf(entry_name, sizeof entry_name, "inherited/%d", fd);
+        names += n + (names[n] == ':');
+    }
+    struct keeper_entry *entry = keeper_link_take(master->keeper, entry_name);
+    if (!entry)
+        return -ENOENT;
+    int fd = fd_list_take(&entry->fds, 0);
+    int r = fd < 0 ? -ENOENT : fd_list_add(ret_fds, &fd);
+    keeper_entry_free(entry);
+    master_forget(master, entry_name);
+    return r;
+}
+
+static int open_listener(struct service *service, const struct listener_spec *spec,
+    struct listener **ret_listener, struct error *error)
+{
+    struct master *master = service->master;
+    struct listener *known = find_listener(service, spec);
+    if (known) {
+        *ret_listener = listener_ref(known);
+        return 0;
+    }
+    int r = listener_open(spec, ++master->last_listener, inherited_fd, master, ret_listener, error);
+    if (r < 0)
+        return r;
+    char name[32];
+    snprintf(name, sizeof name, "listener/%" PRIu64, (*ret_listener)->id);
+    master_store(master, name, 0, &(*ret_listener)->fd, 1);
+    log_event(LOG_INFO, "listening", LOG_S("service", service->name), LOG_S("listener", spec->text),
+        LOG_S("address", (*ret_listener)->bound));
+    return 0;
+}
+
+/* A generation of its own, with its listeners, that has no worker yet. */
+static int make_generation(
+    struct service *service, struct config *config, struct generation **ret_generation, struct error *error)
+{
+    const struct config_service *settings = config_find(config, service->name);
+    if (!settings)
+        return error_set(error, ENOENT, BLAME_USER, "the configuration has no service %s", service->name);
+    struct listener **listeners = calloc(settings->listener_count + 1, sizeof *listeners);
+    struct generation *generation =
+        listeners ? generation_new(service, service->last_generation + 1, config, settings, listeners) : NULL;
+    if (!generation) {
+        free(listeners);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    for (size_t i = 0; i < settings->listener_count; i++) {
+        int r = open_listener(service, &settings->listeners[i], &listeners[i], error);
+        if (r < 0) {
+            generation_free(generation);
+            return r;
+        }
+    }
+    service->last_generation = generation->id;
+    struct generation **end = &service->generations;
+    while (*end)
+        end = &(*end)->next;
+    *end = generation;
+    *ret_generation = generation;
+    master_changed(service->master);
+    return 0;
+}
+
+/* ── start and upgrade ── */
+
+int service_start(struct service *service, struct error *error)
+{
+    struct generation *generation;
+    int r = make_generation(service, service->master->config, &generation, error);
+    if (r < 0)
+        return r;
+    generation_set_state(generation, GENERATION_ACTIVE);
+    return generation_scale(generation) < 0 ? error_set(error, ENOMEM, BLAME_OURS, "out of memory") : 0;
+}
+
+static void remove_generation(struct service *service, struct generation *generation)
+{
+    for (struct generation **link = &service->generations; *link; link = &(*link)->next)
+        if (*link == generation) {
+            *link = generation->next;
+            break;
+        }
+    generation_free(generation);
+    master_changed(service->master);
+}
+
+static unsigned count_draining(const struct service *service)
+{
+    unsigned n = 0;
+    for (const struct generation *generation = service->generations; generation;
+         generation = generation->next)
+        n += generation->state == GENERATION_DRAINING;
+    return n;
+}
+
+static void do_start(struct service *service)
+{
+    struct error error = {.code = 0};
+    struct generation *generation;
+    service->upgrade_started_at_ms = clock_realtime_ms();
+    service->upgrade_started_ms = clock_monotonic_ms();
+    if (make_generation(service, service->master->config, &generation, &error) < 0 ||
+        (generation_scale(generation) < 0 && error_set(&error, ENOMEM, BLAME_OURS, "out of memory"))) {
+        carry_out(service, UPGRADE_FAILED, &error);
+        return;
+    }
+    log_event(LOG_INFO, "upgrade started", LOG_S("service", service->name),
+        LOG_U("generation", generation->id), LOG_S("command", generation->settings->command[0]),
+        LOG_U("workers", generation->worker_count));
+    requests_progress(service, generation->id, "spawn", NULL);
+}
+
+static void do_switch(struct service *service)
+{
+    struct generation *starting = service_generation(service, GENERATION_STARTING);
+    struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    service->upgrade_failure = (struct error){.code = 0};
+    starting->was_ready = true;
+    generation_set_state(starting, GENERATION_ACTIVE);
+    log_event(LOG_INFO, "upgrade committed", LOG_S("service", service->name),
+        LOG_U("generation", starting->id), LOG_I("took_ms", clock_monotonic_ms() - starting->started_ms));
+    requests_progress(service, starting->id, "switch", NULL);
+    if (active) {
+        log_event(LOG_INFO, "draining", LOG_S("service", service->name), LOG_U("generation", active->id));
+        generation_drain(active);
+        requests_progress(service, starting->id, "drain", NULL);
+    }
+    if (!count_draining(service))
+        requests_done(service, starting->id);
+}
+
+static void do_abort(struct service *service, const struct error *why)
+{
+    struct generation *starting = service_generation(service, GENERATION_STARTING);
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    uint64_t id = starting ? starting->id : service->last_generation + 1;
+    service->upgrade_failure = *why;
+    log_event(LOG_ERROR, "upgrade failed", LOG_S("service", service->name), LOG_U("generation", id),
+        LOG_S("reason", why->message), LOG_U("serving", active ? active->id : 0));
+    if (starting)
+        generation_drain(starting);
+    requests_failed(service, id, why);
+}
+
+/* What the event does to the upgrade, and what follows from it. `why`: for a failure. */
+static void carry_out(struct service *service, enum upgrade_event event, const struct error *why)
+{
+    /* After a switch or an abort one generation more is draining. */
+    unsigned draining = count_draining(service) + (event == UPGRADE_READY || event == UPGRADE_FAILED);
+    struct upgrade_step step = upgrade_step(service->upgrade, event, draining >= SERVICE_MAX_DRAINING);
+    if (!step.legal) {
+        log_event(LOG_ERROR, "an event that can't happen here", LOG_S("service", service->name),
+            LOG_S("upgrade", upgrade_state_name(service->upgrade)), LOG_I("event", event));
+        return;
+    }
+    service->upgrade = step.next;
+    master_changed(service->master);
+    if (step.actions & UPGRADE_DO_ABORT)
+        do_abort(service, why);
+    if (step.actions & UPGRADE_DO_SWITCH)
+        do_switch(service);
+    if (step.actions & UPGRADE_DO_START)
+        do_start(service);
+    if (step.actions & UPGRADE_DO_REMEMBER)
+        log_event(LOG_INFO, "upgrade remembered: one is under way", LOG_S("service", service->name));
+}
+
+static int refused(const struct service *service, struct error *error)
+{
+    if (service->upgrade == UPGRADE_STOPPED)
+        return error_set(error, EBUSY, BLAME_USER, "service %s is being stopped", service->name);
+    if (service->upgrade != UPGRADE_IDLE)
+        return error_set(error, EBUSY, BLAME_USER, "an upgrade of %s is under way", service->name);
+    return error_set(error, EBUSY, BLAME_USER, "%u old generations of %s are still draining",
+        count_draining(service), service->name);
+}
+
+int service_upgrade(struct service *service, uint64_t *ret_generation, struct error *error)
+{
+    if (service->upgrade != UPGRADE_IDLE || count_draining(service) >= SERVICE_MAX_DRAINING)
+        return refused(service, error);
+    *ret_generation = service->last_generation + 1;
+    service->upgrade_failure = (struct error){.code = 0};
+    carry_out(service, UPGRADE_ASKED, NULL);
+    if (service->upgrade_failure.code) {
+        *error = service->upgrade_failure;
+        return -error->code;
+    }
+    return 0;
+}
+
+void service_hangup(struct service *service)
+{
+    carry_out(service, UPGRADE_HANGUP, NULL);
+}
+
+/* ── what workers tell ── */
+
+void service_worker_ready(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    struct service *service = generation->service;
+    log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
+        LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
+    if (!generation_is_ready(generation))
+        return;
+    if (generation->state == GENERATION_STARTING) {
+        requests_progress(service, generation->id, "ready", NULL);
+        carry_out(service, UPGRADE_READY, NULL);
+    } else if (generation->state == GENERATION_ACTIVE && !generation->was_ready) {
+        generation->was_ready = true;
+        log_event(LOG_INFO, "serving", LOG_S("service", service->name), LOG_U("generation", generation->id));
+        master_changed(service->master);
+    }
+}
+
+void service_worker_failed(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    log_event(LOG_ERROR, "worker failed", LOG_S("service", generation->service->name),
+        LOG_U("generation", generation->id), LOG_U("worker", worker->index),
+        LOG_S("reason", worker->failure.message));
+    if (generation->state == GENERATION_STARTING)
+        carry_out(generation->service, UPGRADE_FAILED, &worker->failure);
+}
+
+/* A first generation that can't be executed ends the service with that code: nothing would mend it. */
+static bool is_hopeless(const struct generation *generation, const struct worker *worker)
+{
+    return generation->id == 1 && !generation->was_ready && worker->failure.code &&
+           worker->failure.blame == BLAME_USER;
+}
+
+static bool is_wanted_again(const struct worker *worker)
+{
+    switch (worker->generation->settings->restart) {
+    case RESTART_NO:
+        return false;
+    case RESTART_ON_FAILURE:
+        return worker->exit_code != 0;
+    case RESTART_ALWAYS:
+    case RESTART_COUNT:
+        break;
+    }
+    return true;
+}
+
+static void finish(struct service *service)
+{
+    service->finished = true;
+    service_stop(service);
+}
+
+static void start_again(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    const struct config_service *settings = generation->settings;
+    struct master *master = generation->service->master;
+    struct backoff backoff = {.initial_ms = settings->backoff_initial_ms,
+        .max_ms = settings->backoff_max_ms,
+        .reset_ms = settings->backoff_reset_ms};
+    master->random ^= master->random << 13;
+    master->random ^= master->random >> 17;
+    master->random ^= master->random << 5;
+    unsigned failures = worker->failures;
+    int64_t lived = worker->id ? clock_monotonic_ms() - worker->started_ms : 0;
+    int64_t delay = backoff_delay_ms(&backoff, lived, &failures, master->random);
+    log_event(LOG_WARNING, "worker is started again", LOG_S("service", generation->service->name),
+        LOG_U("generation", generation->id), LOG_U("worker", worker->index), LOG_I("delay_ms", delay),
+        LOG_S("reason", worker->failure.code ? worker->failure.message : NULL));
+    if (generation_replace(generation, worker, failures, delay) < 0)
+        log_event(LOG_ERROR, "out of memory: the worker is not started again",
+            LOG_S("service", generation->service->name));
+}
+
+static void generation_gone(struct service *service, struct generation *generation)
+{
+    log_event(
+        LOG_INFO, "generation ended", LOG_S("service", service->name), LOG_U("generation", generation->id));
+    remove_generation(service, generation);
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    if (active && !count_draining(service))
+        requests_done(service, active->id);
+    if (service->upgrade != UPGRADE_STOPPED && count_draining(service) < SERVICE_MAX_DRAINING)
+        carry_out(service, UPGRADE_ROOM, NULL);
+}
+
+void service_worker_gone(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    struct service *service = generation->service;
+    if (worker->id)
+        service->exit_code = worker->exit_code;
+    /* In a generation that is starting a failure has already been told, unless the exit is the failure. */
+    if (generation->state == GENERATION_STARTING && !worker->surplus)
+        carry_out(service, UPGRADE_FAILED, &worker->failure);
+    else if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished) {
+        if (is_hopeless(generation, worker)) {
+            service->exit_code = worker->exit_code;
+            generation_remove(generation, worker);
+            finish(service);
+            return;
+        }
+        if (is_wanted_again(worker))
+            start_again(worker);
+    }
+    generation_remove(generation, worker);
+    if (generation_is_empty(generation) && generation->state == GENERATION_DRAINING)
+        generation_gone(service, generation);
+    else if (generation_is_empty(generation) && generation->state == GENERATION_ACTIVE)
+        finish(service);
+}
+
+/* ── the end, and signals ── */
+
+void service_stop(struct service *service)
+{
+    static const struct error stopped = {
+        .code = ECANCELED, .blame = BLAME_USER, .message = "the service is being stopped"};
+    if (service->upgrade == UPGRADE_STOPPED)
+        return;
+    carry_out(service, UPGRADE_STOP, &stopped);
+    for (struct generation *generation = service->generations, *next; generation; generation = next) {
+        next = generation->next;
+        generation_drain(generation);
+        if (generation_is_empty(generation))
+            remove_generation(service, generation);
+    }
+}
+
+void service_kill(struct service *service)
+{
+    for (struct generation *generation = service->generations; generation; generation = generation->next)
+        for (struct worker *worker = generation->workers; worker; worker = worker->next) {
+            worker_kill(worker);
+            worker_drain(worker); /* those that wait for their start */
+        }
+}
+
+void service_scale(struct service *service, int by)
+{
+    struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    if (!active || (by < 0 && active->worker_count <= 1) || (by > 0 && active->worker_count >= 1024))
+        return;
+    active->worker_count += (unsigned)by;
+    log_event(LOG_INFO, "scaled", LOG_S("service", service->name), LOG_U("generation", active->id),
+        LOG_U("workers", active->worker_count));
+    if (generation_scale(active) < 0)
+        log_event(LOG_ERROR, "out of memory: no worker more", LOG_S("service", service->name));
+    master_changed(service->master);
+}
+
+void service_signal(struct service *service, int number)
+{
+    for (struct generation *generation = service->generations; generation; generation = generation->next)
+        for (struct worker *worker = generation->workers; worker; worker = worker->next)
+            if (worker->executed && worker_is_alive(worker))
+                worker_signal(worker, number);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A service: its generations, and what happens to them: start, upgrade, crash, stop. Runs in the master.
+ *
+ * At most one generation is active, at most one is starting beside it, any number drains. Decisions about an
+ * upgrade are upgrade.h's; this carries them out.
+ */
+#ifndef GAPLESS_MASTER_SERVICE_H
+#define GAPLESS_MASTER_SERVICE_H
+
+#include "master/generation.h"
+#include "master/upgrade.h"
+
+struct master;
+
+/* As many old generations may drain at the same time; with more, an upgrade is refused, a SIGHUP waits. */
+#define SERVICE_MAX_DRAINING 2
+
+struct service {
+    struct service *next;
+    struct master *master;
+    char *name;
+    struct generation *generations; /* oldest first */
+    uint64_t last_generation;
+    enum upgrade_state upgrade;
+    int64_t upgrade_started_at_ms; /* CLOCK_REALTIME, of the last upgrade; 0: none yet */
+    int64_t upgrade_started_ms;    /* CLOCK_MONOTONIC */
+    struct error upgrade_failure;  /* of the last upgrade, code 0: it went well */
+    bool removed;                  /* the configuration doesn't have it any more */
+    bool finished;                 /* nothing of it is to be started again */
+    int exit_code;                 /* of the last worker that ended */
+};
+
+struct service *service_new(struct master *master, const char *name);
+/* Its generations must be empty. NULL is allowed. */
+void service_free(struct service *service);
+
+/* The generation in that state, or NULL; the newest where there are several. */
+struct generation *service_generation(const struct service *service, enum generation_state state);
+
+/* The state of the design: starting, serving, upgrading, draining, stopped, failed. */
+const char *service_state_name(const struct service *service);
+
+/* Opens the listeners and starts the first generation. A failure has started nothing. */
+int service_start(struct service *service, struct error *error);
+
+/* Upgrades to what the master's configuration says now. 0: it has begun; *ret_generation is the new one.
+ * -EBUSY: one is under way, or too many old generations are draining. Other errors: it could not begin, and
+ * nothing has changed. */
+int service_upgrade(struct service *service, uint64_t *ret_generation, struct error *error);
+
+/* The same by SIGHUP: remembered once where it can't begin now; the outcome goes to the log. */
+void service_hangup(struct service *service);
+
+/* Ends every generation gracefully, and closes the listeners. */
+void service_stop(struct service *service);
+
+/* Ends every worker by SIGKILL. */
+void service_kill(struct service *service);
+
+/* One worker more or fewer in the active generation (TTIN, TTOU). */
+void service_scale(struct service *service, int by);
+
+/* A signal to the main process of every worker (USR1). */
+void service_signal(struct service *service, int number);
+
+/* Told by workers. `failed`: at fault, and being ended. `gone`: exited (or never started); the worker is
+ * freed. */
+void service_worker_ready(struct worker *worker);
+void service_worker_failed(struct worker *worker);
+void service_worker_gone(struct worker *worker);
+
+#endif

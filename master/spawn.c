@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/spawn.h"
+
+#include "ipc/fd.h"
+#include "master/activation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* What the child writes when it fails; nothing (the end by close-on-exec) when it executes. */
+struct report {
+    int exit_code;
+    struct error error;
+};
+
+/* Who the worker shall be. */
+struct identity {
+    bool change;
+    uid_t uid;
+    gid_t gid;
+    char user[256]; /* for initgroups(3); "" where the user has no name */
+};
+
+static __attribute__((noreturn)) void child_fail(int start_fd, int exit_code, const struct error *error)
+{
+    struct report report = {.exit_code = exit_code, .error = *error};
+    while (send(start_fd, &report, sizeof report, MSG_NOSIGNAL) < 0 && errno == EINTR)
+        ;
+    _exit(exit_code);
+}
+
+static void reset_signals(void)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    for (int s = 1; s < NSIG; s++)
+        sigaction(s, &action, NULL); /* fails for KILL, STOP and the C library's own */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Puts the listed descriptors at 3, 4, …, the start socket behind them, and marks all else close-on-exec.
+ * Goes by way of high numbers, since sources and targets may overlap. */
+static int place_descriptors(const struct spawn_request *request, int *start_fd, struct error *error)
+{
+    int first_free = ACTIVATION_FIRST_FD + (int)request->fd_count;
+    int *high = calloc(request->fd_count + 1, sizeof *high);
+    if (!high)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (unsigned i = 0; i <= request->fd_count; i++) {
+        int source = i < request->fd_count ? request->fds[i] : *start_fd;
+        high[i] = fcntl(source, F_DUPFD_CLOEXEC, first_free);
+        if (high[i] < 0)
+            return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", source);
+    }
+    for (unsigned i = 0; i < request->fd_count; i++)
+        if (dup2(high[i], ACTIVATION_FIRST_FD + (int)i) < 0)
+            return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", request->fds[i]);
+    *start_fd = high[request->fd_count];
+    free(high);
+    /* Linux 5.11; without it every descriptor of ours is close-on-exec all the same. */
+    close_range((unsigned)first_free, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot open /dev/null");
+    return 0;
+}
+
+static int parse_id(const char *text, unsigned *ret_id)
+{
+    char *end;
+    errno = 0;
+    unsigned long id = strtoul(text, &end, 10);
+    if (errno || end == text || *end || id >= UINT_MAX)
+        return -EINVAL;
+    *ret_id = (unsigned)id;
+    return 0;
+}
+
+static int find_user(const char *name, struct identity *identity, struct error *error)
+{
+    errno = 0;
+    struct passwd *user = getpwnam(name);
+    unsigned id;
+    if (!user && parse_id(name, &id) == 0) {
+        user = getpwuid(id);
+        if (!user) {
+            identity->uid = id;
+            identity->gid = id;
+            return 0;
+        }
+    }
+    if (!user)
+        return error_set(error, ENOENT, BLAME_USER, "there is no user %s", name);
+    identity->uid = user->pw_uid;
+    identity->gid = user->pw_gid;
+    snprintf(identity->user, sizeof identity->user, "%s", user->pw_name);
+    return 0;
+}
+
+static int find_group(const char *name, struct identity *identity, struct error *error)
+{
+    struct group *group = getgrnam(name);
+    unsigned id;
+    if (group)
+        identity->gid = group->gr_gid;
+    else if (parse_id(name, &id) == 0)
+        identity->gid = id;
+    else
+        return error_set(error, ENOENT, BLAME_USER, "there is no group %s", name);
+    return 0;
+}
+
+static int find_identity(const struct config_service *service, struct identity *identity, struct error *error)
+{
+    *identity = (struct identity){.uid = geteuid(), .gid = getegid()};
+    int r = 0;
+    if (service->user)
+        r = find_user(service->user, identity, error);
+    if (r == 0 && service->group)
+        r = find_group(service->group, identity, error);
+    if (r < 0)
+        return r;
+    identity->change = service->user || service->group;
+    /* Asking for what it is already needs no privilege. */
+    if (identity->change && geteuid() != 0 && identity->uid == geteuid() && identity->gid == getegid())
+        identity->change = false;
+    return 0;
+}
+
+static int set_limits(const struct config_service *service, struct error *error)
+{
+    for (size_t i = 0; i < service->rlimit_count; i++)
+        if (setrlimit((__rlimit_resource_t)service->rlimits[i].resource, &service->rlimits[i].limit) < 0)
+            return error_errno(
+                error, errno, BLAME_USER, "cannot set resource limit %d", service->rlimits[i].resource);
+    if (service->nice_set && setpriority(PRIO_PROCESS, 0, service->nice) < 0)
+        return error_errno(error, errno, BLAME_USER, "cannot set nice to %d", service->nice);
+    if (service->umask != (mode_t)-1)
+        umask(service->umask);
+    return 0;
+}
+
+static bool is_kept(const struct config_service *service, cap_value_t capability)
+{
+    for (char *const *name = service->capabilities; *name; name++) {
+        char full[64];
+        snprintf(full, sizeof full, "%s%s", strncasecmp(*name, "cap_", 4) == 0 ? "" : "cap_", *name);
+        cap_value_t value;
+        if (cap_from_name(full, &value) == 0 && value == capability)
+            return true;
+    }
+    return false;
+}
+
+/* Nothing that is executed later may regain what isn't listed. Needs CAP_SETPCAP, so it comes before the user
+ * changes. */
+static int bound_capabilities(const struct config_service *service, struct error *error)
+{
+    if (!service->capabilities)
+        return 0;
+    for (cap_value_t c = 0; c < cap_max_bits(); c++)
+        if (!is_kept(service, c) && cap_get_bound(c) == 1 && cap_drop_bound(c) < 0 && geteuid() == 0)
+            return error_errno(error, errno, BLAME_SYSTEM, "cannot drop capability %d", c);
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot keep capabilities");
+    return 0;
+}
+
+/* Exactly the listed capabilities, ambient so that they live through execve(2) under a user that isn't root.
+ */
+static int keep_capabilities(const struct config_service *service, struct error *error)
+{
+    if (!service->capabilities)
+        return 0;
+    cap_t set = cap_init();
+    if (!set)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = 0;
+    for (cap_value_t c = 0; c < cap_max_bits() && r == 0; c++) {
+        if (!is_kept(service, c))
+            continue;
+        if (cap_set_flag(set, CAP_PERMITTED, 1, &c, CAP_SET) < 0 ||
+            cap_set_flag(set, CAP_EFFECTIVE, 1, &c, CAP_SET) < 0 ||
+            cap_set_flag(set, CAP_INHERITABLE, 1, &c, CAP_SET) < 0)
+            r = error_errno(error, errno, BLAME_OURS, "cannot list capability %d", c);
+    }
+    if (r == 0 && cap_set_proc(set) < 0)
+        r = error_errno(
+            error, errno, BLAME_USER, "cannot keep the listed capabilities (the master lacks them)");
+    for (cap_value_t c = 0; c < cap_max_bits() && r == 0; c++)
+        if (is_kept(service, c) && cap_set_ambient(c, CAP_SET) < 0)
+            r = error_errno(error, errno, BLAME_USER, "cannot make capability %d ambient", c);
+    cap_free(set);
+    return r;
+}
+
+static int become(const struct identity *identity, struct error *error)
+{
+    if (!identity->change)
+        return 0;
+    if (identity->user[0] ? initgroups(identity->user, identity->gid) < 0 : setgroups(1, &identity->gid) < 0)
+        return error_errno(error, errno, BLAME_USER, "cannot set the groups of user %u", identity->uid);
+    if (setresgid(identity->gid, identity->gid, identity->gid) < 0)
+        return error_errno(error, errno, BLAME_USER, "cannot become group %u", identity->gid);
+    if (setresuid(identity->uid, identity->uid, identity->uid) < 0)
+        return error_errno(error, errno, BLAME_USER, "cannot become user %u", identity->uid);
+    return 0;
+}
+
+static int set_up(const struct config_service *service, struct error *error)
+{
+    struct identity identity;
+    int r = find_identity(service, &identity, error);
+    if (r == 0)
+        r = set_limits(service, error);
+    if (r == 0)
+        r = bound_capabilities(service, error);
+    if (r == 0)
+        r = become(&identity, error);
+    if (r == 0)
+        r = keep_capabilities(service, error);
+    if (r == 0 && service->cwd && chdir(service->cwd) < 0)
+        r = error_errno(error, errno, BLAME_USER, "cannot enter the directory %s", service->cwd);
+    return r;
+}
+
+/* execve(2) says ENOENT for a missing interpreter as well, which sends people looking for a file that is
+ * there. */
+static int execute(const struct spawn_request *request, struct error *error)
+{
+    const char *program = request->argv[0];
+    environ = (char **)request->envp;
+    execvp(program, request->argv);
+    int code = errno;
+    if (code == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
+        error_set(error, ENOEXEC, BLAME_USER,
+            "cannot execute %s: the interpreter that it names does not exist", program);
+    else if (code == EACCES && strchr(program, '/')) {
+        struct stat st;
+        bool directory = stat(program, &st) == 0 && !S_ISREG(st.st_mode);
+        error_set(error, code, BLAME_USER, "cannot execute %s: %s", program,
+            directory ? "it is not a regular file" : "permission denied (is it executable for that user?)");
+    } else if (code == ENOENT)
+        error_set(error, code, BLAME_USER, "cannot execute %s: no such %s", program,
+            strchr(program, '/') ? "file" : "command in PATH");
+    else
+        error_errno(error, code, BLAME_USER, "cannot execute %s", program);
+    return error->code == ENOENT ? SPAWN_EXIT_NOT_FOUND : SPAWN_EXIT_NOT_EXECUTABLE;
+}
+
+static __attribute__((noreturn)) void child(const struct spawn_request *request, int start_fd)
+{
+    struct error error = {.code = 0};
+    setpgid(0, 0);
+    reset_signals();
+    if (place_descriptors(request, &start_fd, &error) < 0)
+        child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
+    if (request->listen_pid)
+        snprintf(request->listen_pid, ACTIVATION_PID_ROOM, "%d", getpid());
+    char go;
+    ssize_t n;
+    do
+        n = recv(start_fd, &go, 1, 0);
+    while (n < 0 && errno == EINTR);
+    if (n != 1)
+        _exit(SPAWN_EXIT_SETUP); /* the master died before it released us */
+    if (set_up(request->service, &error) < 0)
+        child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
+    int exit_code = execute(request, &error);
+    child_fail(start_fd, exit_code, &error);
+}
+
+int spawn_make(const struct spawn_request *request, struct spawn *ret_spawn, struct error *error)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot make the start socket");
+    int pidfd = -1;
+    /* clone(2), not clone3(2), which container filters answer with ENOSYS. CLONE_PIDFD: Linux 5.2. Without
+     * CLONE_VM this is fork(2); the exit signal of a CLONE_PARENT child is the caller's own, SIGCHLD. */
+    long pid = syscall(SYS_clone, CLONE_PARENT | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
+    if (pid == 0) {
+        close(pair[0]);
+        child(request, pair[1]);
+    }
+    int code = errno;
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        return error_errno(error, code, BLAME_SYSTEM, "cannot start a process");
+    }
+    fd_set_nonblocking(pair[0], 1);
+    *ret_spawn = (struct spawn){.pid = (pid_t)pid, .pidfd = pidfd, .start_fd = pair[0]};
+    return 0;
+}
+
+void spawn_release(int start_fd)
+{
+    char go = 1;
+    /* A failure means that the child is gone; its exit will be told. */
+    (void)!send(start_fd, &go, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+int spawn_outcome(int start_fd, int *ret_exit_code, struct error *error)
+{
+    struct report report;
+    ssize_t n;
+    do
+        n = recv(start_fd, &report, sizeof report, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n == 0)
+        return 1;
+    if (n != sizeof report || report.error.code <= 0)
+        return error_set(error, EIO, BLAME_OURS, "the child's report is broken");
+    report.error.message[sizeof report.error.message - 1] = 0;
+    if (error)
+        *error = report.error;
+    *ret_exit_code = report.exit_code;
+    return -report.error.code;
+}

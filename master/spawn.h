@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Starting a worker's process, in two steps: it is made and waits; once the master has listed it everywhere
+ * it is released, takes on its user, limits and directory, and executes.
+ *
+ * The process is a child of the keeper (CLONE_PARENT), leader of a process group of its own, and known by
+ * pidfd. It inherits exactly the descriptors that are listed, and standard output and error; standard input
+ * is /dev/null. All signals are at their defaults and none is blocked.
+ *
+ * Whatever fails in the child before it executes comes back in words over the start socket. If the master
+ * dies before the release, the child sees the socket's end and exits: nothing runs that nobody knows.
+ */
+#ifndef GAPLESS_MASTER_SPAWN_H
+#define GAPLESS_MASTER_SPAWN_H
+
+#include "ipc/error.h"
+#include "master/config.h"
+
+#include <sys/types.h>
+
+/* Exit codes of a child that could not execute, as a shell's: found but not executable, or not found; or set
+ * up. */
+#define SPAWN_EXIT_NOT_EXECUTABLE 126
+#define SPAWN_EXIT_NOT_FOUND 127
+#define SPAWN_EXIT_SETUP 1
+
+struct spawn_request {
+    const struct config_service *service; /* user, group, cwd, umask, nice, rlimits, capabilities */
+    char *const *argv;
+    char *const *envp;
+    char *listen_pid; /* into envp: ACTIVATION_PID_ROOM bytes that get the child's pid; NULL: none */
+    const int *fds;   /* become 3, 4, … in the worker; lent */
+    unsigned fd_count;
+};
+
+struct spawn {
+    pid_t pid;
+    int pidfd;
+    int start_fd; /* the start socket: release, then readable when the outcome is known */
+};
+
+/* Makes the process. On failure (EAGAIN, ENOMEM, EMFILE: BLAME_SYSTEM) there is none. The caller owns both
+ * descriptors. */
+int spawn_make(const struct spawn_request *request, struct spawn *ret_spawn, struct error *error);
+
+/* Lets it execute. Never blocks. */
+void spawn_release(int start_fd);
+
+/* How it went. 1: it executes its program. 0: not known yet. < 0: it could not; *error says why and
+ * *ret_exit_code is the code with which it ends. The caller closes the socket after 1 and after an error. */
+int spawn_outcome(int start_fd, int *ret_exit_code, struct error *error);
+
+#endif

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/state.h"
+
+#include "ipc/fd.h"
+#include "ipc/state.pb-c.h"
+#include "master/arena.h"
+#include "master/generation.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STATE_FORMAT 1
+#define STATE_MAX (64u << 20)
+
+static char *text_or_empty(char *text)
+{
+    return text ? text : (char *)"";
+}
+
+static void save_worker(const struct worker *worker, Gapless__State__Worker *ret)
+{
+    gapless__state__worker__init(ret);
+    ret->id = worker->id;
+    ret->index = worker->index;
+    ret->pid = worker->pid;
+    ret->state = worker->state;
+    ret->native = worker->native;
+    ret->connected = worker->control != NULL;
+    ret->version = text_or_empty(worker->version);
+    ret->started_at_ms = worker->started_at_ms;
+    ret->failures = worker->failures;
+    ret->exit_code = (uint32_t)worker->exit_code;
+    ret->failure = (char *)worker->failure.message;
+    ret->surplus = worker->surplus;
+}
+
+static void save_generation(
+    struct arena *arena, const struct generation *generation, Gapless__State__Generation *ret)
+{
+    gapless__state__generation__init(ret);
+    ret->id = generation->id;
+    ret->state = generation->state;
+    ret->worker_count = generation->worker_count;
+    ret->started_at_ms = generation->started_at_ms;
+    ret->was_ready = generation->was_ready;
+    if (generation->config->yaml) {
+        ret->configuration.data = (uint8_t *)generation->config->yaml;
+        ret->configuration.len = strlen(generation->config->yaml);
+    }
+    size_t count = 0;
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next)
+        count++;
+    ret->workers = arena_take(arena, count, sizeof *ret->workers);
+    for (const struct worker *worker = generation->workers; worker && ret->workers; worker = worker->next) {
+        Gapless__State__Worker *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        save_worker(worker, item);
+        ret->workers[ret->n_workers++] = item;
+    }
+    if (!generation->listeners)
+        return;
+    ret->listeners = arena_take(arena, generation->settings->listener_count, sizeof *ret->listeners);
+    for (size_t i = 0; ret->listeners && i < generation->settings->listener_count; i++)
+        ret->listeners[ret->n_listeners++] = generation->listeners[i]->id;
+}
+
+static bool has_listener(const Gapless__State__Service *service, uint64_t id)
+{
+    for (size_t i = 0; i < service->n_listeners; i++)
+        if (service->listeners[i]->id == id)
+            return true;
+    return false;
+}
+
+static void save_listeners(struct arena *arena, const struct service *service, Gapless__State__Service *ret)
+{
+    size_t most = 0;
+    for (const struct generation *g = service->generations; g; g = g->next)
+        most += g->listeners ? g->settings->listener_count : 0;
+    ret->listeners = arena_take(arena, most, sizeof *ret->listeners);
+    for (const struct generation *g = service->generations; g && ret->listeners; g = g->next)
+        for (size_t i = 0; g->listeners && i < g->settings->listener_count; i++) {
+            const struct listener *listener = g->listeners[i];
+            if (has_listener(ret, listener->id))
+                continue;
+            Gapless__State__Listener *item = arena_take(arena, 1, sizeof *item);
+            if (!item)
+                return;
+            gapless__state__listener__init(item);
+            item->id = listener->id;
+            item->spec = listener->spec.text;
+            item->path_device = listener->path_device;
+            item->path_inode = listener->path_inode;
+            ret->listeners[ret->n_listeners++] = item;
+        }
+}
+
+static void save_service(struct arena *arena, const struct service *service, Gapless__State__Service *ret)
+{
+    gapless__state__service__init(ret);
+    ret->name = service->name;
+    ret->last_generation = service->last_generation;
+    ret->exit_code = (uint32_t)service->exit_code;
+    ret->upgrade = service->upgrade;
+    ret->finished = service->finished;
+    ret->removed = service->removed;
+    ret->upgrade_started_at_ms = service->upgrade_started_at_ms;
+    ret->upgrade_failure = (char *)service->upgrade_failure.message;
+    save_listeners(arena, service, ret);
+    size_t count = 0;
+    for (const struct generation *g = service->generations; g; g = g->next)
+        count++;
+    ret->generations = arena_take(arena, count, sizeof *ret->generations);
+    for (const struct generation *g = service->generations; g && ret->generations; g = g->next) {
+        Gapless__State__Generation *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        save_generation(arena, g, item);
+        ret->generations[ret->n_generations++] = item;
+    }
+}
+
+static void save_master(struct arena *arena, const struct master *master, Gapless__State__State *ret)
+{
+    gapless__state__state__init(ret);
+    ret->format = STATE_FORMAT;
+    ret->started_at_ms = master->started_at_ms;
+    ret->last_worker = master->last_worker;
+    ret->last_listener = master->last_listener;
+    ret->stopping = master->stopping;
+    ret->announced = master->announced;
+    if (master->config->yaml) {
+        ret->configuration.data = (uint8_t *)master->config->yaml;
+        ret->configuration.len = strlen(master->config->yaml);
+    }
+    size_t count = 0;
+    for (const struct service *service = master->services; service; service = service->next)
+        count++;
+    ret->services = arena_take(arena, count, sizeof *ret->services);
+    for (const struct service *service = master->services; service && ret->services;
+         service = service->next) {
+        Gapless__State__Service *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        save_service(arena, service, item);
+        ret->services[ret->n_services++] = item;
+    }
+}
+
+static int write_memfd(const uint8_t *data, size_t size, struct error *error)
+{
+    CLEANUP_FD int fd = memfd_create("gapless-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot make a memory file for the state");
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(fd, data + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return error_errno(error, n < 0 ? errno : EIO, BLAME_SYSTEM, "cannot write the state");
+        done += (size_t)n;
+    }
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+    return fd_take(&fd);
+}
+
+int state_save(const struct master *master, struct error *error)
+{
+    struct arena arena = {.blocks = NULL};
+    Gapless__State__State state;
+    save_master(&arena, master, &state);
+    int r = -ENOMEM;
+    uint8_t *packed = NULL;
+    if (!arena.failed) {
+        size_t size = gapless__state__state__get_packed_size(&state);
+        if ((packed = malloc(size ? size : 1))) {
+            gapless__state__state__pack(&state, packed);
+            r = write_memfd(packed, size, error);
+        }
+    }
+    if (!packed)
+        r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    free(packed);
+    arena_done(&arena);
+    return r;
+}
+
+/* ── reading ── */
+
+static int read_memfd(int fd, uint8_t **ret_data, size_t *ret_size, struct error *error)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || st.st_size < 0 || st.st_size > STATE_MAX)
+        return error_set(error, EBADMSG, BLAME_OURS, "the kept state is no memory file of a usable size");
+    size_t size = (size_t)st.st_size;
+    uint8_t *data = malloc(size + 1);
+    if (!data)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pread(fd, data + done, size - done, (off_t)done);
+        if (n <= 0) {
+            free(data);
+            return error_set(error, EIO, BLAME_SYSTEM, "cannot read the kept state");
+        }
+        done += (size_t)n;
+    }
+    *ret_data = data;
+    *ret_size = size;
+    return 0;
+}
+
+/* A configuration that was in force, as text; without any, the command line alone says it. Generations that
+ * were started from the same text share one. */
+static struct config *restore_config(struct master *master, ProtobufCBinaryData text, struct error *error)
+{
+    char *yaml = text.len ? strndup((const char *)text.data, text.len) : NULL;
+    if (text.len && !yaml) {
+        error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+        return NULL;
+    }
+    if (master->config &&
+        (yaml ? master->config->yaml && strcmp(master->config->yaml, yaml) == 0 : !master->config->yaml)) {
+        free(yaml);
+        return config_ref(master->config);
+    }
+    struct config *config = NULL;
+    enum config_action action;
+    config_load(master->argc, master->argv, yaml, &config, &action, error);
+    free(yaml);
+    return config;
+}
+
+static struct listener *restore_listener(
+    struct master *master, const Gapless__State__Service *kept, uint64_t id, const struct listener_spec *spec)
+{
+    char name[32];
+    snprintf(name, sizeof name, "listener/%" PRIu64, id);
+    struct keeper_entry *entry = keeper_link_take(master->keeper, name);
+    int fd = entry ? fd_list_take(&entry->fds, 0) : -1;
+    keeper_entry_free(entry);
+    if (fd < 0)
+        return NULL;
+    uint64_t device = 0, inode = 0;
+    for (size_t i = 0; i < kept->n_listeners; i++)
+        if (kept->listeners[i]->id == id) {
+            device = kept->listeners[i]->path_device;
+            inode = kept->listeners[i]->path_inode;
+        }
+    struct listener *listener = listener_adopt(spec, id, &fd, (dev_t)device, (ino_t)inode);
+    fd_close(&fd);
+    return listener;
+}
+
+static struct listener *known_listener(const struct service *service, uint64_t id)
+{
+    for (const struct generation *g = service->generations; g; g = g->next)
+        for (size_t i = 0; g->listeners && i < g->settings->listener_count; i++)
+            if (g->listeners[i] && g->listeners[i]->id == id)
+                return listener_ref(g->listeners[i]);
+    return NULL;
+}
+
+static int restore_listeners(struct service *service, struct generation *generation,
+    const Gapless__State__Service *kept, const Gapless__State__Generation *from, struct error *error)
+{
+    if (!from->n_listeners && generation->settings->listener_count) {
+        free(generation->listeners);
+        generation->listeners = NULL;
+        return 0;
+    }
+    if (from->n_listeners != generation->settings->listener_count)
+        return error_set(error, EBADMSG, BLAME_OURS,
+            "generation %" PRIu64 " has %zu listeners in the state and %zu in "
+            "its configuration",
+            from->id, from->n_listeners, generation->settings->listener_count);
+    for (size_t i = 0; i < from->n_listeners; i++) {
+        struct listener *listener = known_listener(service, from->listeners[i]);
+        if (!listener)
+            listener = restore_listener(
+                service->master, kept, from->listeners[i], &generation->settings->listeners[i]);
+        if (!listener)
+            return error_set(error, ENOENT, BLAME_OURS, "the socket of %s was not kept",
+                generation->settings->listeners[i].text);
+        generation->listeners[i] = listener;
+    }
+    return 0;
+}
+
+static int restore_worker(
+    struct generation *generation, const Gapless__State__Worker *from, struct error *error)
+{
+    struct master *master = generation->service->master;
+    struct worker *worker;
+    char name[32];
+    snprintf(name, sizeof name, "worker/%" PRIu64, from->id);
+    struct keeper_entry *entry =
+        from->state == WORKER_WAITING ? NULL : keeper_link_take(master->keeper, name);
+    if (entry) {
+        worker = worker_adopt(generation, from->index, from->id, from->pid, &entry->fds);
+        if (worker && from->version && *from->version)
+            worker->version = strdup(from->version);
+    } else {
+        worker = worker_new(generation, from->index, from->failures, 0);
+    }
+    if (!worker) {
+        keeper_entry_free(entry);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    struct worker **end = &generation->workers;
+    while (*end)
+        end = &(*end)->next;
+    *end = worker;
+    worker->failures = from->failures;
+    worker->surplus = from->surplus;
+    worker->native = from->native && worker->control;
+    worker->started_at_ms = from->started_at_ms;
+    worker->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
+    if (from->failure && *from->failure)
+        error_set(&worker->failure, ECHILD, BLAME_PEER, "%s", from->failure);
+    if (entry) {
+        handoff_init(&worker->handoff, 0);
+        worker_resume(worker, (enum worker_state)from->state);
+        worker->restored_exit = entry->exited;
+        worker->restored_status = entry->wait_status;
+    }
+    keeper_entry_free(entry);
+    return 0;
+}
+
+static int restore_generation(struct service *service, const Gapless__State__Service *kept,
+    const Gapless__State__Generation *from, struct error *error)
+{
+    struct config *config = restore_config(service->master, from->configuration, error);
+    if (!config)
+        return -EBADMSG;
+    const struct config_service *settings = config_find(config, service->name);
+    struct listener **listeners = settings ? calloc(settings->listener_count + 1, sizeof *listeners) : NULL;
+    struct generation *generation =
+        listeners ? generation_new(service, from->id, config, settings, listeners) : NULL;
+    config_unref(config);
+    if (!generation) {
+        free(listeners);
+        return settings ? error_set(error, ENOMEM, BLAME_OURS, "out of memory")
+                        : error_set(error, EBADMSG, BLAME_OURS,
+                              "generation %" PRIu64 " of %s has no configuration", from->id, service->name);
+    }
+    struct generation **end = &service->generations;
+    while (*end)
+        end = &(*end)->next;
+    *end = generation;
+    generation->state =
+        from->state < GENERATION_STATE_COUNT ? (enum generation_state)from->state : GENERATION_DRAINING;
+    generation->worker_count = from->worker_count;
+    generation->was_ready = from->was_ready;
+    generation->started_at_ms = from->started_at_ms;
+    generation->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
+    int r = restore_listeners(service, generation, kept, from, error);
+    for (size_t i = 0; r == 0 && i < from->n_workers; i++)
+        if (from->workers[i]->state < WORKER_EXITED)
+            r = restore_worker(generation, from->workers[i], error);
+    return r;
+}
+
+static int restore_service(struct master *master, const Gapless__State__Service *from, struct error *error)
+{
+    struct service *service = service_new(master, from->name);
+    if (!service)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    struct service **end = &master->services;
+    while (*end)
+        end = &(*end)->next;
+    *end = service;
+    service->last_generation = from->last_generation;
+    service->exit_code = (int)from->exit_code;
+    service->finished = from->finished;
+    service->removed = from->removed;
+    service->upgrade = from->upgrade < UPGRADE_STATE_COUNT ? (enum upgrade_state)from->upgrade : UPGRADE_IDLE;
+    service->upgrade_started_at_ms = from->upgrade_started_at_ms;
+    if (from->upgrade_failure && *from->upgrade_failure)
+        error_set(&service->upgrade_failure, EIO, BLAME_PEER, "%s", from->upgrade_failure);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < from->n_generations; i++)
+        r = restore_generation(service, from, from->generations[i], error);
+    return r;
+}
+
+int state_restore(struct master *master, int fd, struct error *error)
+{
+    uint8_t *data = NULL;
+    size_t size = 0;
+    int r = read_memfd(fd, &data, &size, error);
+    if (r < 0)
+        return r;
+    Gapless__State__State *state = gapless__state__state__unpack(NULL, size, data);
+    free(data);
+    if (!state || state->format != STATE_FORMAT) {
+        if (state)
+            gapless__state__state__free_unpacked(state, NULL);
+        return error_set(error, EBADMSG, BLAME_OURS, "the kept state is not of this version");
+    }
+    master->started_at_ms = state->started_at_ms;
+    master->last_worker = state->last_worker;
+    master->last_listener = state->last_listener;
+    master->stopping = state->stopping;
+    master->announced = state->announced;
+    master->config = restore_config(master, state->configuration, error);
+    r = master->config ? 0 : -EBADMSG;
+    for (size_t i = 0; r == 0 && i < state->n_services; i++)
+        r = restore_service(master, state->services[i], error);
+    gapless__state__state__free_unpacked(state, NULL);
+    return r;
+}

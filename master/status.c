@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/status.h"
+
+#include "gapless_config.h"
+#include "master/generation.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/worker.h"
+
+#include <time.h>
+
+/* RFC 3339 in UTC, to the millisecond. */
+static char *timestamp(struct arena *arena, int64_t at_ms)
+{
+    time_t seconds = (time_t)(at_ms / 1000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    return arena_text(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
+        tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(at_ms % 1000));
+}
+
+static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct arena *arena)
+{
+    Gapless__Admin__Worker *ret = arena_take(arena, 1, sizeof *ret);
+    if (!ret)
+        return NULL;
+    gapless__admin__worker__init(ret);
+    ret->pid = worker_is_alive(worker) ? worker->pid : 0;
+    ret->state = arena_text(arena, "%s", worker_state_name(worker->state));
+    return ret;
+}
+
+static Gapless__Admin__Generation *build_generation(const struct generation *generation, struct arena *arena)
+{
+    Gapless__Admin__Generation *ret = arena_take(arena, 1, sizeof *ret);
+    if (!ret)
+        return NULL;
+    gapless__admin__generation__init(ret);
+    ret->id = generation->id;
+    ret->state = arena_text(arena, "%s", generation_state_name(generation->state));
+    ret->started_at = timestamp(arena, generation->started_at_ms);
+    size_t count = 0;
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next) {
+        count++;
+        if (worker->version)
+            ret->version = worker->version;
+    }
+    ret->workers = arena_take(arena, count, sizeof *ret->workers);
+    for (const struct worker *worker = generation->workers; worker && ret->workers; worker = worker->next)
+        ret->workers[ret->n_workers++] = build_worker(worker, arena);
+    return ret;
+}
+
+static void build_listeners(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
+{
+    const struct generation *generation = service_generation(service, GENERATION_ACTIVE);
+    if (!generation || !generation->listeners)
+        return;
+    size_t count = generation->settings->listener_count;
+    ret->listeners = arena_take(arena, count, sizeof *ret->listeners);
+    for (size_t i = 0; i < count && ret->listeners; i++) {
+        Gapless__Admin__Listener *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        gapless__admin__listener__init(item);
+        item->name = generation->settings->listeners[i].name;
+        item->address = generation->settings->listeners[i].text;
+        item->steering = (char *)"shared";
+        item->reason = (char *)"one socket for all generations";
+        ret->listeners[ret->n_listeners++] = item;
+    }
+}
+
+/* True if every worker that serves counts for itself: it is native and says when it is done. */
+static void build_tracker(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
+{
+    Gapless__Admin__Tracker *tracker = arena_take(arena, 1, sizeof *tracker);
+    if (!tracker)
+        return;
+    gapless__admin__tracker__init(tracker);
+    const struct generation *generation = service_generation(service, GENERATION_ACTIVE);
+    bool native = generation && generation->workers;
+    for (const struct worker *worker = generation ? generation->workers : NULL; worker; worker = worker->next)
+        native = native && worker->native;
+    if (native) {
+        tracker->name = (char *)"native";
+        tracker->precision = (char *)"exact";
+        tracker->reason = (char *)"the workers say themselves when they are drained";
+    } else {
+        tracker->reason = (char *)"the workers' own graceful stop is waited for";
+    }
+    ret->tracker = tracker;
+}
+
+static void build_upgrade(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
+{
+    Gapless__Admin__Upgrade *upgrade = arena_take(arena, 1, sizeof *upgrade);
+    if (!upgrade)
+        return;
+    gapless__admin__upgrade__init(upgrade);
+    bool starting = service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN;
+    bool draining = service->upgrade != UPGRADE_STOPPED && service_generation(service, GENERATION_DRAINING);
+    upgrade->state = (char *)(starting || draining ? "running" : "idle");
+    if (starting || draining)
+        upgrade->phase = (char *)(starting ? "ready" : "drain");
+    if (service->upgrade_started_at_ms)
+        upgrade->started_at = timestamp(arena, service->upgrade_started_at_ms);
+    if (service->upgrade_failure.code)
+        upgrade->reason = (char *)service->upgrade_failure.message;
+    ret->upgrade = upgrade;
+}
+
+static Gapless__Admin__Service *build_service(const struct service *service, struct arena *arena)
+{
+    Gapless__Admin__Service *ret = arena_take(arena, 1, sizeof *ret);
+    if (!ret)
+        return NULL;
+    gapless__admin__service__init(ret);
+    ret->name = service->name;
+    ret->state = (char *)service_state_name(service);
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    ret->has_generation = active != NULL;
+    ret->generation = active ? active->id : 0;
+    build_tracker(service, ret, arena);
+    build_listeners(service, ret, arena);
+    size_t count = 0;
+    for (const struct generation *g = service->generations; g; g = g->next)
+        count++;
+    ret->generations = arena_take(arena, count, sizeof *ret->generations);
+    for (const struct generation *g = service->generations; g && ret->generations; g = g->next)
+        ret->generations[ret->n_generations++] = build_generation(g, arena);
+    build_upgrade(service, ret, arena);
+    return ret;
+}
+
+Gapless__Admin__Status *status_build(const struct master *master, struct arena *arena)
+{
+    Gapless__Admin__Status *ret = arena_take(arena, 1, sizeof *ret);
+    Gapless__Admin__Master *self = arena_take(arena, 1, sizeof *self);
+    if (!ret || !self)
+        return NULL;
+    gapless__admin__status__init(ret);
+    gapless__admin__master__init(self);
+    self->pid = master->main_pid;
+    self->version = (char *)GAPLESS_VERSION;
+    self->uptime_s = (double)(clock_realtime_ms() - master->started_at_ms) / 1000;
+    ret->master = self;
+    size_t count = 0;
+    for (const struct service *service = master->services; service; service = service->next)
+        count++;
+    ret->services = arena_take(arena, count, sizeof *ret->services);
+    for (const struct service *service = master->services; service && ret->services; service = service->next)
+        ret->services[ret->n_services++] = build_service(service, arena);
+    return arena->failed ? NULL : ret;
+}

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/worker.h"
+
+#include "ipc/fd.h"
+#include "master/activation.h"
+#include "master/generation.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/spawn.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* How often a process that doesn't die of SIGKILL is complained about. */
+#define KILLED_AGAIN_MS 5000
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx);
+static void on_start(evutil_socket_t fd, short what, void *ctx);
+
+const char *worker_state_name(enum worker_state state)
+{
+    static const char *const names[WORKER_STATE_COUNT] = {
+        "waiting", "starting", "ready", "draining", "stopping", "killed", "exited"};
+    return state < WORKER_STATE_COUNT ? names[state] : "?";
+}
+
+static struct master *master_of(const struct worker *worker)
+{
+    return worker->generation->service->master;
+}
+
+static const struct config_service *settings_of(const struct worker *worker)
+{
+    return worker->generation->settings;
+}
+
+#define WORKER_FIELDS(w)                                                                                     \
+    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
+        LOG_U("worker", (w)->index)
+
+static void set_timer(struct worker *worker, int64_t ms)
+{
+    if (ms < 0) {
+        evtimer_del(worker->timer);
+        return;
+    }
+    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    evtimer_add(worker->timer, &after);
+}
+
+/* The deadline of a state, in ms from now; -1: none. */
+static int64_t deadline_ms(const struct worker *worker)
+{
+    const struct config_service *settings = settings_of(worker);
+    switch (worker->state) {
+    case WORKER_STARTING:
+        if (settings->ready_alive_ms >= 0)
+            return settings->ready_alive_ms;
+        return settings->ready_timeout_ms ? settings->ready_timeout_ms : -1;
+    case WORKER_DRAINING:
+        return settings->drain_timeout_ms ? settings->drain_timeout_ms : -1;
+    case WORKER_STOPPING:
+        return settings->stop_grace_ms;
+    case WORKER_KILLED:
+        return KILLED_AGAIN_MS;
+    case WORKER_WAITING:
+    case WORKER_READY:
+    case WORKER_EXITED:
+    case WORKER_STATE_COUNT:
+        break;
+    }
+    return -1;
+}
+
+static void set_state(struct worker *worker, enum worker_state state)
+{
+    if (worker->state == state)
+        return;
+    log_event(LOG_DEBUG, "worker state", WORKER_FIELDS(worker),
+        LOG_S("from", worker_state_name(worker->state)), LOG_S("to", worker_state_name(state)));
+    worker->state = state;
+    set_timer(worker, deadline_ms(worker));
+    master_changed(master_of(worker));
+}
+
+static struct worker *worker_alloc(struct generation *generation, unsigned index)
+{
+    struct worker *worker = calloc(1, sizeof *worker);
+    if (!worker)
+        return NULL;
+    *worker = (struct worker){.generation = generation,
+        .index = index,
+        .pidfd = -1,
+        .notify_fd = -1,
+        .einhorn_fd = -1,
+        .einhorn_client_fd = -1,
+        .start_fd = -1};
+    worker->timer = evtimer_new(generation->service->master->base, on_timer, worker);
+    if (!worker->timer) {
+        free(worker);
+        return NULL;
+    }
+    return worker;
+}
+
+struct worker *worker_new(struct generation *generation, unsigned index, unsigned failures, int64_t delay_ms)
+{
+    struct worker *worker = worker_alloc(generation, index);
+    if (!worker)
+        return NULL;
+    worker->failures = failures;
+    set_timer(worker, delay_ms);
+    return worker;
+}
+
+static void free_event(struct event **event)
+{
+    if (*event)
+        event_free(*event);
+    *event = NULL;
+}
+
+static void close_start(struct worker *worker)
+{
+    free_event(&worker->start_event);
+    fd_close(&worker->start_fd);
+}
+
+/* Everything that belongs to the process. */
+static void release_process(struct worker *worker)
+{
+    close_start(worker);
+    worker_control_close(worker);
+    worker_notify_close(worker);
+    fd_close(&worker->pidfd);
+}
+
+void worker_free(struct worker *worker)
+{
+    if (!worker)
+        return;
+    release_process(worker);
+    free_event(&worker->timer);
+    free(worker->version);
+    free(worker);
+}
+
+bool worker_is_alive(const struct worker *worker)
+{
+    return worker->state != WORKER_WAITING && worker->state != WORKER_EXITED;
+}
+
+static void store_name(const struct worker *worker, char name[32])
+{
+    snprintf(name, 32, "worker/%" PRIu64, worker->id);
+}
+
+void worker_store(struct worker *worker)
+{
+    char name[32];
+    store_name(worker, name);
+    int fds[3] = {worker->pidfd, worker->notify_fd, worker->control ? channel_fd(worker->control) : -1};
+    master_store(master_of(worker), name, worker->pid, fds, worker->control ? 3 : 2);
+}
+
+/* ── start ── */
+
+static int open_descriptors(struct worker *worker, int *ret_control, struct error *error)
+{
+    int r = worker_control_open(worker, ret_control, error);
+    if (r == 0)
+        r = worker_notify_open(worker, error);
+    if (r == 0 && settings_of(worker)->activation == ACTIVATION_EINHORN)
+        r = worker_einhorn_open(worker, error);
+    return r;
+}
+
+static int prepare(struct worker *worker, struct activation *ret_activation, struct error *error)
+{
+    const struct config_service *settings = settings_of(worker);
+    struct activation_listener *listeners = calloc(settings->listener_count + 1, sizeof *listeners);
+    if (!listeners)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (size_t i = 0; i < settings->listener_count; i++)
+        listeners[i] = (struct activation_listener){
+            .name = settings->listeners[i].name, .address = worker->generation->listeners[i]->bound};
+    struct activation_request request = {.service = settings,
+        .listeners = listeners,
+        .listener_count = (unsigned)settings->listener_count,
+        .environment = environ,
+        .generation = worker->generation->id,
+        .worker = worker->index,
+        .main_pid = master_of(worker)->main_pid,
+        .notify_address = worker->notify_address,
+        .einhorn_path = worker->einhorn_path};
+    int r = activation_prepare(&request, ret_activation, error);
+    free(listeners);
+    return r;
+}
+
+static int make_process(
+    struct worker *worker, const struct activation *activation, int control, struct error *error)
+{
+    int *fds = calloc(activation->inherited_count + 1, sizeof *fds);
+    if (!fds)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (unsigned i = 0; i < activation->inherited_count; i++)
+        fds[i] = worker->generation->listeners[activation->inherited[i]]->fd;
+    fds[activation->inherited_count] = control;
+    struct spawn_request request = {.service = settings_of(worker),
+        .argv = activation->argv.items,
+        .envp = activation->envp.items,
+        .listen_pid = activation->listen_pid,
+        .fds = fds,
+        .fd_count = activation->inherited_count + 1};
+    struct spawn spawn;
+    int r = spawn_make(&request, &spawn, error);
+    free(fds);
+    if (r < 0)
+        return r;
+    worker->pid = spawn.pid;
+    worker->pidfd = spawn.pidfd;
+    worker->start_fd = spawn.start_fd;
+    return 0;
+}
+
+static int watch(struct worker *worker)
+{
+    if (worker->start_fd >= 0) {
+        worker->start_event =
+            event_new(master_of(worker)->base, worker->start_fd, EV_READ | EV_PERSIST, on_start, worker);
+        if (!worker->start_event || event_add(worker->start_event, NULL) < 0)
+            return -ENOMEM;
+    }
+    int r = worker_control_watch(worker);
+    return r < 0 ? r : worker_notify_watch(worker);
+}
+
+static int start(struct worker *worker, struct error *error)
+{
+    CLEANUP_FD int control = -1;
+    struct activation activation = {.control_fd = -1};
+    int r = open_descriptors(worker, &control, error);
+    if (r == 0)
+        r = prepare(worker, &activation, error);
+    if (r == 0)
+        r = make_process(worker, &activation, control, error);
+    activation_done(&activation);
+    if (r < 0)
+        return r;
+    worker->id = ++master_of(worker)->last_worker;
+    worker->started_ms = clock_monotonic_ms();
+    worker->started_at_ms = clock_realtime_ms();
+    set_state(worker, WORKER_STARTING);
+    if (watch(worker) < 0)
+        log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
+    /* Listed everywhere first, released then: a master that dies in between leaves a child that exits. */
+    worker_store(worker);
+    master_save(master_of(worker));
+    spawn_release(worker->start_fd);
+    return 0;
+}
+
+/* It never was, or exited: the service decides what follows and frees it. */
+static void gone(struct worker *worker)
+{
+    release_process(worker);
+    set_state(worker, WORKER_EXITED);
+    service_worker_gone(worker);
+}
+
+static void start_or_fail(struct worker *worker)
+{
+    struct error error = {.code = 0};
+    if (start(worker, &error) == 0)
+        return;
+    worker->failure = error;
+    worker->exit_code = SPAWN_EXIT_SETUP;
+    log_event(
+        LOG_ERROR, "worker could not be started", WORKER_FIELDS(worker), LOG_S("reason", error.message));
+    gone(worker);
+}
+
+static void on_start(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    struct error error = {.code = 0};
+    int r = spawn_outcome(worker->start_fd, &worker->exit_code, &error);
+    if (r == 0)
+        return;
+    close_start(worker);
+    if (r > 0) {
+        worker->executed = true;
+        log_event(LOG_INFO, "worker started", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+        return;
+    }
+    worker_fail(worker, &error);
+}
+
+/* ── ready ── */
+
+void worker_is_ready(struct worker *worker)
+{
+    if (worker->state != WORKER_STARTING)
+        return;
+    set_state(worker, WORKER_READY);
+    service_worker_ready(worker);
+}
+
+static void starting_timeout(struct worker *worker)
+{
+    const struct config_service *settings = settings_of(worker);
+    if (settings->ready_alive_ms >= 0) {
+        log_event(LOG_WARNING, "worker ready, not verified: it was only alive for the time of ready.alive",
+            WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+        worker_is_ready(worker);
+        return;
+    }
+    struct error error;
+    error_set(&error, ETIMEDOUT, BLAME_PEER,
+        "worker %u was not ready within %" PRId64
+        " ms (it said neither ready on the control channel nor READY=1%s; a "
+        "server that can't say so needs ready.alive)",
+        worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "");
+    worker_fail(worker, &error);
+}
+
+/* ── the end ── */
+
+void worker_signal(struct worker *worker, int number)
+{
+    if (worker->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, worker->pidfd, number, NULL, 0);
+}
+
+static bool has_exited(const struct worker *worker)
+{
+    struct pollfd pidfd = {.fd = worker->pidfd, .events = POLLIN};
+    return poll(&pidfd, 1, 0) == 1;
+}
+
+void worker_kill(struct worker *worker)
+{
+    if (!worker_is_alive(worker))
+        return;
+    /* The group's number stays taken while its leader hasn't been reaped. */
+    if (!has_exited(worker) && kill(-worker->pid, SIGKILL) < 0)
+        worker_signal(worker, SIGKILL);
+    set_state(worker, WORKER_KILLED);
+}
+
+void worker_stop(struct worker *worker)
+{
+    if (!worker_is_alive(worker) || worker->state >= WORKER_STOPPING)
+        return;
+    worker_signal(worker, settings_of(worker)->stop_signal);
+    set_state(worker, WORKER_STOPPING);
+}
+
+void worker_drain(struct worker *worker)
+{
+    switch (worker->state) {
+    case WORKER_WAITING:
+        worker->surplus = true;
+        set_timer(worker, 0);
+        break;
+    case WORKER_STARTING:
+        worker_stop(worker);
+        break;
+    case WORKER_READY:
+        if (worker->native && worker->control)
+            worker_control_drain(worker);
+        else
+            worker_signal(worker, settings_of(worker)->drain_signal ? settings_of(worker)->drain_signal
+                                                                    : settings_of(worker)->stop_signal);
+        set_state(worker, WORKER_DRAINING);
+        break;
+    case WORKER_DRAINING:
+    case WORKER_STOPPING:
+    case WORKER_KILLED:
+    case WORKER_EXITED:
+    case WORKER_STATE_COUNT:
+        break;
+    }
+}
+
+void worker_fail(struct worker *worker, const struct error *why)
+{
+    if (worker->state >= WORKER_DRAINING || !worker_is_alive(worker))
+        return;
+    if (!worker->failure.code)
+        worker->failure = *why;
+    worker_stop(worker);
+    service_worker_failed(worker);
+}
+
+static void draining_timeout(struct worker *worker)
+{
+    log_event(LOG_WARNING, "worker did not drain in time: it gets the stop signal", WORKER_FIELDS(worker),
+        LOG_I("pid", worker->pid), LOG_I("timeout_ms", settings_of(worker)->drain_timeout_ms));
+    worker_stop(worker);
+}
+
+static void stopping_timeout(struct worker *worker)
+{
+    log_event(LOG_WARNING, "worker did not stop in time: it gets SIGKILL", WORKER_FIELDS(worker),
+        LOG_I("pid", worker->pid), LOG_I("grace_ms", settings_of(worker)->stop_grace_ms));
+    worker_kill(worker);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    switch (worker->state) {
+    case WORKER_WAITING:
+        if (worker->surplus)
+            gone(worker);
+        else
+            start_or_fail(worker);
+        break;
+    case WORKER_STARTING:
+        starting_timeout(worker);
+        break;
+    case WORKER_DRAINING:
+        draining_timeout(worker);
+        break;
+    case WORKER_STOPPING:
+        stopping_timeout(worker);
+        break;
+    case WORKER_KILLED:
+        log_event(LOG_ERROR, "worker does not die of SIGKILL: it hangs in the kernel", WORKER_FIELDS(worker),
+            LOG_I("pid", worker->pid));
+        set_timer(worker, KILLED_AGAIN_MS);
+        break;
+    case WORKER_READY:
+    case WORKER_EXITED:
+    case WORKER_STATE_COUNT:
+        break;
+    }
+}
+
+/* In words, for a person: "exited with code 1", "was killed by signal 9 (Killed)". */
+static void describe_exit(int wait_status, char *text, size_t size)
+{
+    if (wait_status == -1)
+        snprintf(text, size, "ended (its exit code is not known)");
+    else if (WIFSIGNALED(wait_status))
+        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(wait_status),
+            strsignal(WTERMSIG(wait_status)));
+    else
+        snprintf(text, size, "exited with code %d", WEXITSTATUS(wait_status));
+}
+
+static int exit_code_of(int wait_status)
+{
+    if (wait_status == -1)
+        return 1;
+    return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+void worker_exited(struct worker *worker, int wait_status)
+{
+    char how[128], name[32];
+    if (worker->start_event)
+        on_start(
+            worker->start_fd, EV_READ, worker); /* a report of the child may have come at the same time */
+    store_name(worker, name);
+    master_forget(master_of(worker), name);
+    describe_exit(wait_status, how, sizeof how);
+    worker->exit_code = exit_code_of(wait_status);
+    bool expected = worker->state >= WORKER_DRAINING;
+    log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
+        LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)));
+    if (!worker->failure.code && !expected)
+        error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s", worker->index, how,
+            worker->state == WORKER_STARTING ? " before it was ready" : "");
+    gone(worker);
+}
+
+/* ── a later master ── */
+
+struct worker *worker_adopt(
+    struct generation *generation, unsigned index, uint64_t id, pid_t pid, struct fd_list *fds)
+{
+    struct worker *worker = worker_alloc(generation, index);
+    if (!worker)
+        return NULL;
+    worker->id = id;
+    worker->pid = pid;
+    worker->executed = true;
+    worker->pidfd = fd_list_take(fds, 0);
+    worker->notify_fd = fd_list_take(fds, 1);
+    int control = fd_list_take(fds, 2);
+    if (control >= 0 && !(worker->control = channel_new(&control, 0)))
+        fd_close(&control);
+    return worker;
+}
+
+void worker_resume(struct worker *worker, enum worker_state state)
+{
+    worker->state = state;
+    set_timer(worker, deadline_ms(worker));
+    if (watch(worker) < 0)
+        log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A worker: one process of a generation, from the wait before its start to its exit. Runs in the master.
+ *
+ *   waiting ──► starting ──► ready ──► draining ──► stopping ──► killed
+ *      ▲           │           │          │            │           │
+ *      │           └───────────┴──────────┴─────┬──────┴───────────┘
+ *      │                                        ▼
+ *      └────── a new worker of that index ── exited
+ *
+ * Every state that waits has a deadline; the one timer of a worker is its state's:
+ *   waiting    the delay before a worker that ended by itself is started again
+ *   starting   ready.timeout (or ready.alive, after which it counts as ready)
+ *   draining   drain.timeout, then the stop signal
+ *   stopping   stop.grace, then SIGKILL to the whole process group
+ *   killed     says so every few seconds: a process that doesn't die of SIGKILL hangs in the kernel
+ *
+ * worker_set_state() is the only writer of the state. The process and its descriptors belong to the worker
+ * while it is in starting … killed; duplicates of the descriptors are in the keeper's store as "worker/ID".
+ *
+ * What happens is told to the service (service.h): service_worker_ready(), _failed(), _gone().
+ */
+#ifndef GAPLESS_MASTER_WORKER_H
+#define GAPLESS_MASTER_WORKER_H
+
+#include "ipc/channel.h"
+#include "ipc/error.h"
+#include "ipc/handoff.h"
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct generation;
+
+enum worker_state {
+    WORKER_WAITING,
+    WORKER_STARTING,
+    WORKER_READY,
+    WORKER_DRAINING,
+    WORKER_STOPPING,
+    WORKER_KILLED,
+    WORKER_EXITED,
+    WORKER_STATE_COUNT
+};
+
+struct worker {
+    struct worker *next; /* in its generation */
+    struct generation *generation;
+    unsigned index; /* in the generation, from 0; GAPLESS_WORKER */
+    uint64_t id; /* of this process, unique in the life of the main process; 0 while waiting for the first */
+    enum worker_state state;
+    bool surplus;      /* scaled away: not started again */
+    unsigned failures; /* short lives in a row (backoff.h) */
+
+    pid_t pid;
+    int pidfd;
+    bool executed;         /* runs its program */
+    int64_t started_ms;    /* CLOCK_MONOTONIC */
+    int64_t started_at_ms; /* CLOCK_REALTIME */
+    int exit_code;         /* as a shell says it, once it has exited */
+    struct error failure;  /* why it is being ended, code 0: it isn't at fault */
+
+    struct channel *control; /* NULL: the worker closed it, or was cut off */
+    bool native;             /* has said hello */
+    bool done;               /* a native worker has nothing in flight any more */
+    char *version;           /* what it called itself, or NULL */
+    struct handoff handoff;
+
+    int notify_fd; /* NOTIFY_SOCKET */
+    char notify_address[32];
+    int einhorn_fd; /* EINHORN_SOCK_PATH, -1: none */
+    char *einhorn_path;
+    int einhorn_client_fd; /* a connection there, -1: none */
+    char einhorn_line[512];
+    size_t einhorn_used;
+    int start_fd; /* spawn.h, -1 once the outcome is known */
+
+    bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
+    int restored_status;
+
+    struct event *timer;
+    struct event *start_event;
+    struct event *control_read;
+    struct event *control_write;
+    struct event *notify_event;
+    struct event *einhorn_event;
+    struct event *einhorn_client_event;
+};
+
+const char *worker_state_name(enum worker_state state);
+
+/* A worker that waits delay_ms and then starts. NULL when out of memory. */
+struct worker *worker_new(struct generation *generation, unsigned index, unsigned failures, int64_t delay_ms);
+
+/* One that runs already, started by an earlier master. fds as in the store. NULL when out of memory. The
+ * caller has filled in nothing but what the parameters say; worker_resume() goes on once the rest is
+ * restored. */
+struct worker *worker_adopt(
+    struct generation *generation, unsigned index, uint64_t id, pid_t pid, struct fd_list *fds);
+void worker_resume(struct worker *worker, enum worker_state state);
+
+/* Closes everything of it. The process must have exited, or never have been. NULL is allowed. */
+void worker_free(struct worker *worker);
+
+/* Begins its end: it takes no new connection and finishes what it has: by message if it is native, else by
+ * the drain signal or, where the service names none, the stop signal. A waiting worker is gone at once (from
+ * the event loop); one that isn't ready yet gets the stop signal. Does nothing when it is already draining or
+ * further. */
+void worker_drain(struct worker *worker);
+
+/* The stop signal now; SIGKILL now. Do nothing when it is that far already. */
+void worker_stop(struct worker *worker);
+void worker_kill(struct worker *worker);
+
+/* Sends a signal to its main process (by pidfd: never to a stranger). */
+void worker_signal(struct worker *worker, int number);
+
+/* Says that it is at fault, and ends it: told to the service as failed, unless it was being ended anyway. */
+void worker_fail(struct worker *worker, const struct error *why);
+
+/* It can serve: by hello and ready, READY=1, an einhorn ack. */
+void worker_is_ready(struct worker *worker);
+
+/* The keeper has reaped it. wait_status as waitpid(2), -1: not known. */
+void worker_exited(struct worker *worker, int wait_status);
+
+/* True while there is a process. */
+bool worker_is_alive(const struct worker *worker);
+
+/* Puts the worker's descriptors into the keeper's store (again, when one of them is gone). */
+void worker_store(struct worker *worker);
+
+/* worker_control.c: the native protocol. */
+int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *error);
+int worker_control_watch(struct worker *worker);
+void worker_control_drain(struct worker *worker);
+void worker_control_close(struct worker *worker);
+
+/* worker_notify.c: sd_notify and einhorn. */
+int worker_notify_open(struct worker *worker, struct error *error);
+int worker_notify_watch(struct worker *worker);
+int worker_einhorn_open(struct worker *worker, struct error *error);
+void worker_notify_close(struct worker *worker);
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The native protocol (ipc/control.proto), the master's side: hello, the hand-off of the listeners, ready,
+ * drain, done.
+ *
+ * A worker that breaks the rules is cut off: before it is ready that is a failure of the worker; later it
+ * goes on serving as one that says nothing, and is drained by signal.
+ */
+#include "ipc/control.pb-c.h"
+#include "ipc/fd.h"
+#include "master/generation.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define WORKER_FIELDS(w)                                                                                     \
+    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
+        LOG_U("worker", (w)->index)
+
+typedef Gapless__Control__Control Control;
+
+static void on_readable(evutil_socket_t fd, short what, void *ctx);
+static void on_writable(evutil_socket_t fd, short what, void *ctx);
+
+int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *error)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot make the control channel");
+    worker->control = channel_new(&pair[0], 0);
+    if (!worker->control) {
+        fd_close(&pair[0]);
+        fd_close(&pair[1]);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    *ret_child_fd = pair[1];
+    return 0;
+}
+
+int worker_control_watch(struct worker *worker)
+{
+    if (!worker->control)
+        return 0;
+    struct event_base *base = worker->generation->service->master->base;
+    int fd = channel_fd(worker->control);
+    worker->control_read = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, worker);
+    worker->control_write = event_new(base, fd, EV_WRITE, on_writable, worker);
+    if (!worker->control_read || !worker->control_write || event_add(worker->control_read, NULL) < 0)
+        return -ENOMEM;
+    return 0;
+}
+
+/* The keeper has a duplicate of our end, so closing alone would not be seen by the worker. */
+void worker_control_close(struct worker *worker)
+{
+    if (worker->control_read)
+        event_free(worker->control_read);
+    if (worker->control_write)
+        event_free(worker->control_write);
+    worker->control_read = worker->control_write = NULL;
+    if (worker->control)
+        channel_shutdown(worker->control);
+    channel_free(worker->control);
+    worker->control = NULL;
+}
+
+static void cut_off(struct worker *worker, const struct error *why)
+{
+    log_event(LOG_ERROR, "worker is cut off from its control channel", WORKER_FIELDS(worker),
+        LOG_I("pid", worker->pid), LOG_S("reason", why->message));
+    worker_control_close(worker);
+    worker_store(worker);
+    worker->native = false;
+    master_changed(worker->generation->service->master);
+    if (worker->state == WORKER_STARTING) {
+        struct error error = *why;
+        error_prefix(&error, "worker %u was cut off", worker->index);
+        worker_fail(worker, &error);
+    } else if (worker->state == WORKER_DRAINING) {
+        worker_stop(worker);
+    }
+}
+
+static int send_message(
+    struct worker *worker, const Control *message, const int *fds, unsigned fd_count, struct error *error)
+{
+    int r = channel_send(worker->control, &message->base, fds, fd_count, error);
+    if (r == 0 && channel_wants_write(worker->control))
+        event_add(worker->control_write, NULL);
+    return r;
+}
+
+static void refuse(struct worker *worker, const struct error *why)
+{
+    Gapless__Control__Refusal refusal = GAPLESS__CONTROL__REFUSAL__INIT;
+    refusal.code = why->code;
+    refusal.reason = (char *)why->message;
+    Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_REFUSAL;
+    message.refusal = &refusal;
+    send_message(worker, &message, NULL, 0, NULL);
+    cut_off(worker, why);
+}
+
+static Gapless__Control__SocketType type_of(const struct listener *listener)
+{
+    switch (listener->spec.type) {
+    case SOCK_STREAM:
+        return GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_STREAM;
+    case SOCK_DGRAM:
+        return GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_DGRAM;
+    case SOCK_SEQPACKET:
+        return GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_SEQPACKET;
+    default:
+        return GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_UNSPECIFIED;
+    }
+}
+
+/* Sends the next batch of listeners, if it is time for one. */
+static int send_listeners(struct worker *worker, struct error *error)
+{
+    const struct generation *generation = worker->generation;
+    unsigned first, count;
+    if (!generation->listeners || !handoff_next(&worker->handoff, &first, &count))
+        return 0;
+    Gapless__Control__Listener items[FD_LIST_MAX], *pointers[FD_LIST_MAX];
+    int fds[FD_LIST_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        const struct listener *listener = generation->listeners[first + i];
+        gapless__control__listener__init(&items[i]);
+        items[i].name = generation->settings->listeners[first + i].name;
+        items[i].address = generation->settings->listeners[first + i].text;
+        items[i].type = type_of(listener);
+        pointers[i] = &items[i];
+        fds[i] = listener->fd;
+    }
+    Gapless__Control__Listeners listeners = GAPLESS__CONTROL__LISTENERS__INIT;
+    listeners.batch = worker->handoff.batch;
+    listeners.n_listeners = count;
+    listeners.listeners = pointers;
+    listeners.last = first + count == worker->handoff.total;
+    Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_LISTENERS;
+    message.listeners = &listeners;
+    return send_message(worker, &message, fds, count, error);
+}
+
+static int take_hello(struct worker *worker, const Gapless__Control__Hello *hello, struct error *error)
+{
+    if (worker->native)
+        return error_set(error, EPROTO, BLAME_PEER, "it said hello twice");
+    if (worker->state != WORKER_STARTING)
+        return error_set(error, EPROTO, BLAME_PEER, "it said hello after it was ready");
+    if (hello->protocol != GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION)
+        return error_set(error, EPROTONOSUPPORT, BLAME_PEER,
+            "it speaks version %u of the control protocol, not %d", hello->protocol,
+            GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION);
+    worker->native = true;
+    free(worker->version);
+    worker->version = hello->version && *hello->version ? strdup(hello->version) : NULL;
+    const struct generation *generation = worker->generation;
+    handoff_init(&worker->handoff, (unsigned)generation->settings->listener_count);
+    master_changed(generation->service->master);
+    Gapless__Control__Welcome welcome = GAPLESS__CONTROL__WELCOME__INIT;
+    welcome.protocol = GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION;
+    welcome.service = generation->service->name;
+    welcome.generation = generation->id;
+    welcome.worker = worker->index;
+    welcome.listener_count = worker->handoff.total;
+    Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_WELCOME;
+    message.welcome = &welcome;
+    int r = send_message(worker, &message, NULL, 0, error);
+    return r < 0 ? r : send_listeners(worker, error);
+}
+
+static int take_ready(struct worker *worker, struct error *error)
+{
+    if (!worker->native)
+        return error_set(error, EPROTO, BLAME_PEER, "it said ready before hello");
+    if (!handoff_done(&worker->handoff))
+        return error_set(error, EPROTO, BLAME_PEER, "it said ready before it had acknowledged its listeners");
+    if (worker->state == WORKER_READY)
+        return error_set(error, EPROTO, BLAME_PEER, "it said ready twice");
+    worker_is_ready(worker);
+    return 0;
+}
+
+static int take_acknowledge(
+    struct worker *worker, const Gapless__Control__Acknowledge *acknowledge, struct error *error)
+{
+    if (!worker->native)
+        return error_set(error, EPROTO, BLAME_PEER, "it acknowledged listeners before hello");
+    int r = handoff_acknowledge(&worker->handoff, acknowledge->batch, acknowledge->received, error);
+    return r < 0 ? r : send_listeners(worker, error);
+}
+
+static int take_done(struct worker *worker, struct error *error)
+{
+    if (!worker->native)
+        return error_set(error, EPROTO, BLAME_PEER, "it said done before hello");
+    worker->done = true;
+    log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+    if (worker->state == WORKER_DRAINING)
+        worker_stop(worker);
+    return 0;
+}
+
+/* 0, or the reason for which the worker is cut off. */
+static int take(struct worker *worker, const Control *message, struct error *error)
+{
+    switch (message->body_case) {
+    case GAPLESS__CONTROL__CONTROL__BODY_HELLO:
+        return take_hello(worker, message->hello, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_READY:
+        return take_ready(worker, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_ACKNOWLEDGE:
+        return take_acknowledge(worker, message->acknowledge, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_DONE:
+        return take_done(worker, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_REFUSAL:
+        return error_set(error, message->refusal->code > 0 ? message->refusal->code : ECONNABORTED,
+            BLAME_PEER, "it refused: %.300s", message->refusal->reason);
+    case GAPLESS__CONTROL__CONTROL__BODY_WELCOME:
+    case GAPLESS__CONTROL__CONTROL__BODY_LISTENERS:
+    case GAPLESS__CONTROL__CONTROL__BODY_DRAIN:
+        return error_set(error, EPROTO, BLAME_PEER, "it sent a message that only the master sends");
+    case GAPLESS__CONTROL__CONTROL__BODY__NOT_SET: /* of a later version: ignored, as the protocol says */
+    case _GAPLESS__CONTROL__CONTROL__BODY__CASE_IS_INT_SIZE:
+        break;
+    }
+    return 0;
+}
+
+/* The worker has closed its end. Every worker that isn't native does so when it executes or later; it means
+ * nothing. */
+static void closed(struct worker *worker)
+{
+    bool native = worker->native;
+    worker_control_close(worker);
+    worker_store(worker);
+    if (native && worker->state == WORKER_STARTING) {
+        struct error error;
+        error_set(&error, ECONNRESET, BLAME_PEER, "worker %u closed its control channel before it was ready",
+            worker->index);
+        worker_fail(worker, &error);
+    }
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    /* A bounded number in a turn, so that no worker keeps the loop for itself. */
+    for (int i = 0; i < 16 && worker->control; i++) {
+        struct error error = {.code = 0};
+        ProtobufCMessage *message = NULL;
+        int r =
+            channel_receive(worker->control, &gapless__control__control__descriptor, &message, NULL, &error);
+        if (r == 0)
+            return;
+        if (r == -EPIPE) {
+            closed(worker);
+            return;
+        }
+        if (r < 0) {
+            cut_off(worker, &error);
+            return;
+        }
+        r = take(worker, (const Control *)message, &error);
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (r == -EPIPE && worker->control) {
+            closed(worker);
+            return;
+        }
+        if (r < 0 && worker->control) {
+            refuse(worker, &error);
+            return;
+        }
+    }
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    struct error error = {.code = 0};
+    if (channel_flush(worker->control, &error) < 0)
+        cut_off(worker, &error);
+    else if (channel_wants_write(worker->control))
+        event_add(worker->control_write, NULL);
+}
+
+void worker_control_drain(struct worker *worker)
+{
+    int64_t timeout = worker->generation->settings->drain_timeout_ms;
+    Gapless__Control__Drain drain = GAPLESS__CONTROL__DRAIN__INIT;
+    drain.timeout_ms = timeout > 0 ? (uint64_t)timeout : 0;
+    Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_DRAIN;
+    message.drain = &drain;
+    struct error error = {.code = 0};
+    if (send_message(worker, &message, NULL, 0, &error) < 0)
+        log_event(LOG_WARNING, "worker does not hear that it should drain", WORKER_FIELDS(worker),
+            LOG_I("pid", worker->pid), LOG_S("reason", error.message));
+}
