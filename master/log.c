@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,8 +23,9 @@ static struct {
     bool opened;
     bool own; /* fd is an open file of our own, on which O_NONBLOCK touches nobody else */
     int fd;
+    enum log_level least;
     uint64_t dropped;
-} output = {.fd = STDERR_FILENO};
+} output = {.fd = STDERR_FILENO, .least = LOG_INFO};
 
 struct line {
     char text[LINE_MAX_BYTES];
@@ -42,7 +44,12 @@ void log_open(bool json)
     if (output.opened)
         return;
     output.opened = true;
-    int fd = open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    /* A pipe or a terminal may block. (A file doesn't, and opened again it would have an offset of its own, at which it
+     * would write over what the workers write.) */
+    struct stat st;
+    if (fstat(STDERR_FILENO, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+        return;
+    int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd >= 0) {
         output.fd = fd;
         output.own = true;
@@ -181,8 +188,15 @@ static void emit(enum log_level level, const char *message, const struct log_fie
     *ret_taken = write_line(&line);
 }
 
+void log_set_level(enum log_level least)
+{
+    output.least = least;
+}
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields)
 {
+    if (level < output.least)
+        return;
     int saved = errno;
     bool taken = true;
     if (output.dropped) {

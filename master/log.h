@@ -34,6 +34,9 @@ struct log_field {
 /* Opens standard error for the log and sets the form. May be called again to change it. */
 void log_open(bool json);
 
+/* Leaves out what is below that level; LOG_INFO at first. */
+void log_set_level(enum log_level least);
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields);
 
 #define log_event(level, message, ...)                                                                       \
