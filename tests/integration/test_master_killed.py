@@ -32,7 +32,7 @@ class MasterKilledTest(harness.TestCase):
         workers = sorted(gapless.worker_pids())
         rate = 200 if harness.SANITIZED else 1000
         tcp = harness.Load(self, "--rate", rate, f"tcp:127.0.0.1:{self.port}/version")
-        unix = harness.Load(self, "--rate", rate, f"unix:{self.path}/version")
+        unix = harness.Load(self, "--rate", rate, f"unix:{self.path}:/version")
         masters = {gapless.master_pid()}
         for _ in range(KILLS):
             masters.add(self.kill_master(gapless))
