@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/notify.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static int parse(const char *text, struct notify_message *ret)
+{
+    return notify_parse(text, strlen(text), ret, NULL);
+}
+
+static void ready_and_status_are_read(void **unused)
+{
+    struct notify_message message;
+    assert_int_equal(parse("READY=1\nSTATUS=up and running\nX_OTHER=7\n", &message), 0);
+    assert_true(message.ready);
+    assert_false(message.stopping);
+    assert_string_equal(message.status, "up and running");
+    assert_int_equal(parse("STOPPING=1\nERRNO=13", &message), 0);
+    assert_false(message.ready);
+    assert_true(message.stopping);
+    assert_int_equal(message.errno_value, 13);
+}
+
+static void only_the_exact_assignment_counts(void **unused)
+{
+    static const char *const texts[] = {"READY=0", "READY=10", "READY", " READY=1", "XREADY=1", "ready=1"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct notify_message message;
+        assert_int_equal(parse(texts[i], &message), 0);
+        assert_false(message.ready);
+    }
+}
+
+static void a_long_status_is_cut(void **unused)
+{
+    char text[2000] = "STATUS=";
+    memset(text + 7, 'x', sizeof text - 8);
+    text[sizeof text - 1] = 0;
+    struct notify_message message;
+    assert_int_equal(parse(text, &message), 0);
+    assert_int_equal(strlen(message.status), sizeof message.status - 1);
+}
+
+static void nonsense_is_refused(void **unused)
+{
+    struct notify_message message = {.ready = true};
+    assert_int_equal(notify_parse("", 0, &message, NULL), -EBADMSG);
+    assert_int_equal(notify_parse("\n\n", 2, &message, NULL), -EBADMSG);
+    assert_int_equal(notify_parse("READY=1\0X", 9, &message, NULL), -EBADMSG);
+    assert_true(message.ready);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ready_and_status_are_read),
+        cmocka_unit_test(only_the_exact_assignment_counts),
+        cmocka_unit_test(a_long_status_is_cut),
+        cmocka_unit_test(nonsense_is_refused),
+    };
+    return cmocka_run_group_tests_name("notify", tests, NULL, NULL);
+}
