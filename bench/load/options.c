@@ -77,8 +77,8 @@ static const char help[] =
     "Usage: gapless-load [OPTION]… TARGET…\n"
     "Puts HTTP/1.1 load on servers of this machine and counts how every single attempt ended.\n"
     "\n"
-    "TARGET is tcp:HOST:PORT[/path], http://HOST[:PORT][/path], unix:/PATH or unix:@NAME; several share the "
-    "load.\n"
+    "TARGET is tcp:HOST:PORT[/path], http://HOST[:PORT][/path], unix:/PATH[:/path] or unix:@NAME[:/path];\n"
+    "the lower-case path is the request's. Several targets share the load.\n"
     "\n"
     "What to do (at least one; they can be mixed):\n"
     "  --rate R              R new connections a second with one request each, however long the answers "
@@ -309,8 +309,8 @@ static int parse_arguments(int count, char **arguments, struct load_options *opt
         if (id == ':')
             r = error_set(error, EINVAL, BLAME_USER, "%s needs a value", arguments[optind - 1]);
         else if (id == '?')
-            r = error_set(error, EINVAL, BLAME_USER,
-                "%s: no such option, an ambiguous one, or one without a value", arguments[optind - 1]);
+            r = error_set(error, EINVAL, BLAME_USER, "%s: %s (see --help)", arguments[optind - 1],
+                optopt >= OPT_RATE ? "this option takes no value" : "there is no such option");
         else
             r = take_option(options, id, optarg, error);
         if (r < 0)

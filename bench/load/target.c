@@ -45,17 +45,22 @@ static int out_of_memory(struct error *error)
     return error_set(error, ENOMEM, BLAME_OURS, "no memory for a target");
 }
 
-static int parse_unix(const char *path, struct target *target, struct error *error)
+static int parse_unix(const char *rest, struct target *target, struct error *error)
 {
     struct sockaddr_un *un = (struct sockaddr_un *)&target->address;
-    size_t length = strlen(path);
-    bool abstract = *path == '@';
-    if (*path != '/' && !(abstract && length > 1))
+    const char *colon = strstr(rest, ":/");
+    size_t length = colon ? (size_t)(colon - rest) : strlen(rest);
+    bool abstract = *rest == '@';
+    if (*rest != '/' && !(abstract && length > 1))
         return invalid(error, target->text, "after `unix:` comes /PATH or @NAME");
     if (length >= sizeof(un->sun_path))
         return invalid(error, target->text, "a Unix socket's path has at most 107 bytes");
+    if (colon && !target_path_valid(colon + 1))
+        return invalid(error, target->text, "the path has spaces or control characters");
+    if (colon && !(target->path = strdup(colon + 1)))
+        return out_of_memory(error);
     un->sun_family = AF_UNIX;
-    memcpy(un->sun_path, path, length);
+    memcpy(un->sun_path, rest, length);
     if (abstract)
         un->sun_path[0] = '\0';
     target->address_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + !abstract);

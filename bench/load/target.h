@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Where requests go: `tcp:HOST:PORT[/path]`, `http://HOST[:PORT][/path]`, `unix:/PATH`, `unix:@NAME`.
+ * Where requests go: `tcp:HOST:PORT[/path]`, `http://HOST[:PORT][/path]`, `unix:/PATH[:/path]`,
+ * `unix:@NAME[:/path]`; the lower-case path is the request's.
  *
  * A host is an IPv4 address, an IPv6 address in brackets, or a name; of a name's addresses the first is
  * taken.
