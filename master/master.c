@@ -12,8 +12,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +21,6 @@
 
 /* How long the keeper may take to give back its store, and to take what the master says last. */
 #define KEEPER_TIMEOUT_MS 10000
-/* How often exits are looked for when the keeper, which would tell them, is no more. */
-#define ORPHANED_INTERVAL_MS 100
 
 #define EXIT_OK 0
 #define EXIT_FAILED 1
@@ -47,209 +43,12 @@ int64_t clock_realtime_ms(void)
     return clock_ms(CLOCK_REALTIME);
 }
 
-/* ── the keeper ── */
-
-static void on_orphaned(evutil_socket_t fd, short what, void *ctx);
-
-static void keeper_is_lost(struct master *master, const struct error *why)
-{
-    if (master->keeper_lost)
-        return;
-    master->keeper_lost = true;
-    log_event(LOG_ERROR, "the main process is gone: the master ends", LOG_S("reason", why->message));
-    if (master->keeper_read)
-        event_del(master->keeper_read);
-    if (master->keeper_write)
-        event_del(master->keeper_write);
-    struct timeval interval = {.tv_usec = ORPHANED_INTERVAL_MS * 1000};
-    master->orphaned = event_new(master->base, -1, EV_PERSIST, on_orphaned, master);
-    if (master->orphaned)
-        event_add(master->orphaned, &interval);
-    master_stop(master, "the main process is gone");
-}
-
-/* After something was sent: what didn't fit goes when the socket is writable. */
-static void keeper_sent(struct master *master, int r, const struct error *error)
-{
-    if (master->keeper_lost)
-        return;
-    if (r == -EPIPE || r == -ENOBUFS)
-        keeper_is_lost(master, error);
-    else if (r < 0)
-        log_event(LOG_ERROR, "the keeper was not told", LOG_S("reason", error->message));
-    else if (master->keeper_write && keeper_link_wants_write(master->keeper))
-        event_add(master->keeper_write, NULL);
-}
-
-void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
-{
-    struct error error = {.code = 0};
-    keeper_sent(master, keeper_link_put(master->keeper, name, pid, fds, fd_count, &error), &error);
-}
-
-void master_forget(struct master *master, const char *name)
-{
-    struct error error = {.code = 0};
-    keeper_sent(master, keeper_link_drop(master->keeper, name, &error), &error);
-}
-
-static void notify(struct master *master, const char *text)
-{
-    struct error error = {.code = 0};
-    keeper_sent(master, keeper_link_notify(master->keeper, text, &error), &error);
-}
-
-void master_save(struct master *master)
-{
-    struct error error = {.code = 0};
-    CLEANUP_FD int fd = state_save(master, &error);
-    if (fd < 0)
-        log_event(LOG_ERROR, "the state is not saved: a restarted master would not know of the last change",
-            LOG_S("reason", error.message));
-    else
-        master_store(master, "state", 0, &fd, 1);
-}
-
-static struct worker *find_worker(const struct master *master, const char *name)
-{
-    uint64_t id;
-    if (sscanf(name, "worker/%" SCNu64, &id) != 1)
-        return NULL;
-    for (const struct service *s = master->services; s; s = s->next)
-        for (const struct generation *g = s->generations; g; g = g->next)
-            for (struct worker *w = g->workers; w; w = w->next)
-                if (w->id == id && worker_is_alive(w))
-                    return w;
-    return NULL;
-}
-
-static void on_signal(struct master *master, const struct keeper_event *event)
-{
-    char why[64];
-    int number = event->signal.number;
-    snprintf(why, sizeof why, "SIG%s", sigabbrev_np(number));
-    log_event(LOG_INFO, "signal", LOG_S("signal", why), LOG_I("pid", event->signal.sender),
-        LOG_U("uid", event->signal.sender_uid));
-    switch (number) {
-    case SIGHUP:
-        if (event->signal.hangup)
-            master_stop(master, "the terminal was closed");
-        else
-            master_hangup(master);
-        break;
-    case SIGTERM:
-    case SIGINT:
-        if (master->stopping)
-            master_quit(master, "a second stop signal");
-        else
-            master_stop(master, why);
-        break;
-    case SIGQUIT:
-        master_quit(master, why);
-        break;
-    case SIGUSR1:
-        for (struct service *service = master->services; service; service = service->next)
-            service_signal(service, SIGUSR1);
-        break;
-    case SIGTTIN:
-    case SIGTTOU:
-        for (struct service *service = master->services; service; service = service->next)
-            service_scale(service, number == SIGTTIN ? 1 : -1);
-        break;
-    default:
-        log_event(LOG_WARNING, "signal has no meaning here: ignored", LOG_S("signal", why));
-        break;
-    }
-}
-
-static void on_keeper_readable(evutil_socket_t fd, short what, void *ctx)
-{
-    struct master *master = ctx;
-    for (int i = 0; i < 64 && !master->keeper_lost; i++) {
-        struct error error = {.code = 0};
-        struct keeper_event event;
-        int r = keeper_link_receive(master->keeper, &event, &error);
-        if (r == 0)
-            return;
-        if (r < 0) {
-            keeper_is_lost(master, &error);
-            return;
-        }
-        if (event.type == KEEPER_EVENT_SIGNAL) {
-            on_signal(master, &event);
-        } else if (event.type == KEEPER_EVENT_EXITED) {
-            struct worker *worker = find_worker(master, event.exited.name);
-            if (worker)
-                worker_exited(worker, event.exited.wait_status);
-        }
-    }
-}
-
-static void on_keeper_writable(evutil_socket_t fd, short what, void *ctx)
-{
-    struct master *master = ctx;
-    struct error error = {.code = 0};
-    keeper_sent(master, keeper_link_flush(master->keeper, &error), &error);
-}
-
-/* One worker that has exited, by its pidfd; without the keeper nobody says how. */
-static struct worker *find_exited(const struct master *master)
-{
-    for (const struct service *s = master->services; s; s = s->next)
-        for (const struct generation *g = s->generations; g; g = g->next)
-            for (struct worker *w = g->workers; w; w = w->next) {
-                struct pollfd pidfd = {.fd = w->pidfd, .events = POLLIN};
-                if (worker_is_alive(w) && poll(&pidfd, 1, 0) == 1)
-                    return w;
-            }
-    return NULL;
-}
-
-static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
-{
-    for (struct worker *worker; (worker = find_exited(ctx));)
-        worker_exited(worker, -1);
-}
-
 /* ── what follows from changes ── */
 
 void master_changed(struct master *master)
 {
     if (!master->ended)
         event_active(master->settle, EV_TIMEOUT, 0);
-}
-
-static bool is_serving(const struct service *service)
-{
-    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
-    return service->finished || (active && active->was_ready);
-}
-
-/* sd_notify(3): ready once every service serves, and again after each upgrade. */
-static void announce(struct master *master)
-{
-    bool ready = true, starting = false;
-    for (const struct service *service = master->services; service; service = service->next) {
-        ready = ready && is_serving(service);
-        starting = starting || service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN;
-    }
-    if (master->stopping)
-        return;
-    if (!master->announced && ready) {
-        master->announced = true;
-        notify(master, "READY=1\nSTATUS=serving");
-    }
-    if (master->announced && starting && !master->reloading) {
-        char text[96];
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRId64 "\nSTATUS=upgrading",
-            (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
-        notify(master, text);
-    } else if (master->reloading && !starting) {
-        notify(master, "READY=1\nSTATUS=serving");
-    }
-    master->reloading = starting;
 }
 
 static void free_removed(struct master *master)
@@ -301,7 +100,7 @@ static void on_settle(evutil_socket_t fd, short what, void *ctx)
     if (master->ended)
         return;
     free_removed(master);
-    announce(master);
+    master_announce(master);
     master_save(master);
     end_if_all_have(master);
 }
@@ -398,7 +197,7 @@ void master_stop(struct master *master, const char *why)
     master->stopping = true;
     log_event(LOG_INFO, "stopping", LOG_S("reason", why));
     if (!master->keeper_lost)
-        notify(master, "STOPPING=1\nSTATUS=draining");
+        master_notify(master, "STOPPING=1\nSTATUS=draining");
     for (struct service *service = master->services; service; service = service->next)
         service_stop(service);
     master_changed(master);
@@ -414,32 +213,10 @@ void master_quit(struct master *master, const char *why)
 
 /* ── start ── */
 
-static void on_watchdog(evutil_socket_t fd, short what, void *ctx)
-{
-    notify(ctx, "WATCHDOG=1");
-}
-
-/* WatchdogSec= of the service manager: half of its interval, as sd_watchdog_enabled(3) advises. */
-static int watch_ourselves(struct master *master)
-{
-    const char *text = getenv("WATCHDOG_USEC");
-    const char *pid = getenv("WATCHDOG_PID");
-    long long usec = text ? strtoll(text, NULL, 10) : 0;
-    if (usec <= 0 || (pid && strtol(pid, NULL, 10) != master->main_pid))
-        return 0;
-    struct timeval interval = {.tv_sec = usec / 2000000, .tv_usec = usec / 2 % 1000000};
-    master->watchdog = event_new(master->base, -1, EV_PERSIST, on_watchdog, master);
-    return master->watchdog && event_add(master->watchdog, &interval) == 0 ? 0 : -ENOMEM;
-}
-
 static int make_events(struct master *master, struct error *error)
 {
-    int fd = keeper_link_fd(master->keeper);
-    master->keeper_read = event_new(master->base, fd, EV_READ | EV_PERSIST, on_keeper_readable, master);
-    master->keeper_write = event_new(master->base, fd, EV_WRITE, on_keeper_writable, master);
     master->settle = event_new(master->base, -1, 0, on_settle, master);
-    if (!master->keeper_read || !master->keeper_write || !master->settle ||
-        event_add(master->keeper_read, NULL) < 0 || watch_ourselves(master) < 0)
+    if (!master->settle || master_watch_keeper(master) < 0 || master_watch_itself(master) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
 }
@@ -562,7 +339,7 @@ static int start(struct master *master, bool *ret_help, struct error *error)
     }
     if (r < 0 || *ret_help)
         return r;
-    keeper_sent(master, keeper_link_serving(master->keeper, error), error);
+    master_keeper_sent(master, keeper_link_serving(master->keeper, error), error);
     master_changed(master);
     return 0;
 }

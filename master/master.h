@@ -67,6 +67,17 @@ void master_save(struct master *master);
 void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
 void master_forget(struct master *master, const char *name);
 
+/* master_keeper.c: makes the events of the link; to be called after everything that was sent on it, with its
+ * result (what didn't fit goes later; a keeper that is gone or stuck ends the master); sd_notify(3)
+ * assignments for the service manager. */
+int master_watch_keeper(struct master *master);
+void master_keeper_sent(struct master *master, int r, const struct error *error);
+void master_notify(struct master *master, const char *text);
+
+/* master_announce.c: tells the service manager what has changed; its watchdog (WATCHDOG_USEC). */
+void master_announce(struct master *master);
+int master_watch_itself(struct master *master);
+
 /* Reads the configuration again and makes it the master's. On failure nothing has changed. */
 int master_reload(struct master *master, struct error *error);
 
