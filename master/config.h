@@ -2,8 +2,8 @@
 /*
  * The configuration: what `gapless run` was told by flags or by a YAML file, checked and with its defaults.
  *
- * One table in config.c is the schema, the defaults, the flags and the manual: a key `drain.timeout` of a service is
- * the flag `--drain-timeout`. Reading a configuration opens nothing and starts nothing: whether an address is free or a
+ * One table (config/schema.c) is the schema, the defaults, the flags and the manual: a key `drain.timeout` of a service
+ * is the flag `--drain-timeout`. Reading a configuration opens nothing and starts nothing: whether an address is free or a
  * user exists shows when it is used.
  *
  * A `struct config` is immutable and counted: a generation holds the one that it was started from.
@@ -96,7 +96,9 @@ enum config_action {
 /* Reads the arguments of `gapless run` (without "gapless run" itself) and the file that -c names.
  * yaml: NULL: read the file; else its text from an earlier reading, so that a restarted master gets the same.
  * On success the caller owns one reference of *ret_config (NULL where *ret_action isn't CONFIG_RUN).
- * Errors: EINVAL (BLAME_USER: flag, or file:line:column, key, reason, near spelling) and what opening the file gave. */
+ * Errors: EINVAL (BLAME_USER: flag, or file:line:column, key, reason, near spelling) and what opening the file gave.
+ * Messages don't begin with the program's name, which is for who prints them. Scans by getopt_long(3): not for two
+ * threads at once. */
 int config_load(int argc, char *const argv[], const char *yaml, struct config **ret_config,
     enum config_action *ret_action, struct error *error);
 

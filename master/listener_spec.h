@@ -12,6 +12,7 @@
  *
  * Options: backlog=N, v6only (=yes|no), mode=OCTAL, owner=USER[:GROUP], type=…, device=NAME, freebind, transparent,
  * defer_accept=DURATION, fastopen=N, rcvbuf=SIZE, sndbuf=SIZE. One that doesn't fit the kind of address is an error.
+ * docs/listeners.md is the manual.
  */
 #ifndef GAPLESS_MASTER_LISTENER_SPEC_H
 #define GAPLESS_MASTER_LISTENER_SPEC_H
@@ -31,10 +32,10 @@ enum listener_family {
 };
 
 struct listener_spec {
-    char *text;    /* the specification as given, without the name: what status and logs call the address */
+    char *text;    /* the specification as given, options included, without the name: what status and logs show */
     char *name;    /* the operator's name; where none was given, the text before the first option */
     enum listener_family family;
-    int type;      /* SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET */
+    int type;      /* SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; fd: 0, the descriptor says */
     char *host;    /* TCP, UDP: NULL is every address. Brackets are removed */
     uint16_t port; /* TCP, UDP: 1 to 65535, or 0: the kernel chooses */
     char *path;    /* Unix: "/…" or "@…". fd: the number or name as text */
@@ -52,6 +53,9 @@ struct listener_spec {
     int sndbuf;
 };
 
+/* "tcp", "udp", "unix", "fd". */
+const char *listener_family_name(enum listener_family family);
+
 /* Parses one specification. On failure *ret_spec is untouched, the error (EINVAL, BLAME_USER) names the part that is
  * wrong and the near spelling where there is one. */
 int listener_spec_parse(const char *text, struct listener_spec *ret_spec, struct error *error);
@@ -62,7 +66,8 @@ void listener_spec_done(struct listener_spec *spec);
 /* A deep copy. 0 or -ENOMEM. */
 int listener_spec_copy(const struct listener_spec *spec, struct listener_spec *ret_copy);
 
-/* True if both name the same socket: the same family, type and address, whatever their names and options. */
+/* True if both name the same socket: the same family, type, address and device, whatever their names and other options.
+ * Every address is [::]; of two that let the kernel choose a port (0) those of one name are the same. */
 bool listener_spec_same_address(const struct listener_spec *a, const struct listener_spec *b);
 
 #endif

@@ -21,7 +21,7 @@ static int out_of_memory(struct error *error)
 
 static int too_many(const struct config_key *key, struct error *error)
 {
-    return error_set(error, EINVAL, BLAME_USER, "more than %lld of them", (long long)key->maximum);
+    return error_set(error, EINVAL, BLAME_USER, "more than %lld entries", (long long)key->maximum);
 }
 
 static int assign_text(char **text, const char *value, struct error *error)
@@ -34,21 +34,23 @@ static int assign_text(char **text, const char *value, struct error *error)
     return 0;
 }
 
-static int check_text(const char *value, struct error *error)
+static int check_text(const struct config_key *key, const char *value, struct error *error)
 {
+    size_t longest = key->maximum ? (size_t)key->maximum : PATH_MAX - 1;
     if (*value == '\0')
         return error_set(error, EINVAL, BLAME_USER, "the value is empty");
-    if (strlen(value) >= PATH_MAX)
-        return error_set(error, EINVAL, BLAME_USER, "a value of %zu bytes is too long", strlen(value));
+    if (strlen(value) > longest)
+        return error_set(
+            error, EINVAL, BLAME_USER, "%zu bytes are too long: %zu are the most", strlen(value), longest);
     if (quote_has_control(value))
         return error_set(
             error, EINVAL, BLAME_USER, "'%s' has a control character or isn't UTF-8", quote_text(value).text);
     return 0;
 }
 
-static int check_account(const char *value, struct error *error)
+static int check_account(const struct config_key *key, const char *value, struct error *error)
 {
-    int result = check_text(value, error);
+    int result = check_text(key, value, error);
     if (result < 0)
         return result;
     if (strpbrk(value, ":/ \t") || *value == '-')
@@ -173,13 +175,13 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
     int result = 0;
     switch (key->type) {
     case TYPE_TEXT:
-        result = check_text(text, error);
+        result = check_text(key, text, error);
         return result < 0 ? result : assign_text(member, text, error);
     case TYPE_NAME:
         result = value_check_name(text, error);
         return result < 0 ? result : assign_text(member, text, error);
     case TYPE_ACCOUNT:
-        result = check_account(text, error);
+        result = check_account(key, text, error);
         return result < 0 ? result : assign_text(member, text, error);
     case TYPE_NUMBER:
         return assign_number(key, member, text, error);

@@ -12,13 +12,12 @@
 
 /* getopt_long() returns this plus the row for every flag, long or short. */
 #define ROW_BASE 256
-#define ROWS_MAX 64
 
 /* getopt's own description of the table. */
 struct scanner {
-    struct option options[ROWS_MAX + 1];
-    const char *names[ROWS_MAX]; /* by row, for the near spelling; NULL: no flag */
-    char letters[2 * ROWS_MAX + 3];
+    struct option options[CONFIG_KEYS_MAX + 1];
+    const char *names[CONFIG_KEYS_MAX]; /* by row, for the near spelling; NULL: no flag */
+    char letters[2 * CONFIG_KEYS_MAX + 3];
     const struct config_key *keys;
     size_t key_count;
 };
@@ -34,7 +33,7 @@ static void describe(struct scanner *scanner)
     *letter++ = '+';
     *letter++ = ':';
     struct option *option = scanner->options;
-    for (size_t i = 0; i < count && i < ROWS_MAX; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (!keys[i].flag)
             continue;
         bool value = keys[i].type != TYPE_SWITCH;

@@ -54,11 +54,14 @@ struct config_key {
     const char *fallback;       /* default, as it would be written; NULL: unset */
     const char *unset;          /* what it means to be unset, for the manual */
     int64_t minimum;            /* of numbers, and of durations in ms */
-    int64_t maximum;            /* the same; of lists: the most items */
+    int64_t maximum;            /* the same; of lists: the most items; of texts: bytes, 0: PATH_MAX */
     const char *const *choices; /* NULL-terminated */
     const char *argument;       /* what the manual calls the value */
     const char *help;           /* what it does, in a line */
 };
+
+/* The table has at most so many rows. */
+#define CONFIG_KEYS_MAX 64
 
 /* The table. */
 const struct config_key *config_keys(size_t *ret_count);

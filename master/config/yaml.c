@@ -19,8 +19,6 @@
  * used again and again can, and would make memory of it. */
 #define EXPANSION_MAX (4 * (size_t)YAML_TEXT_MAX)
 #define LISTENERS_MAX 1024
-/* Rows of the table. */
-#define NAMES_MAX 64
 
 /* Where the reader is, and what it may still take. */
 struct reader {
@@ -126,13 +124,15 @@ static int check_tag(struct reader *reader, const yaml_node_t *node)
 {
     static const char *const known[] = {
         YAML_STR_TAG, YAML_INT_TAG, YAML_FLOAT_TAG, YAML_BOOL_TAG, YAML_NULL_TAG, YAML_SEQ_TAG, YAML_MAP_TAG};
-    const char *tag = (const char *)node->tag;
-    for (size_t i = 0; tag && i < LENGTH(known); i++)
+    static const char yaml_org[] = "tag:yaml.org,2002:";
+    const char *tag = node->tag ? (const char *)node->tag : "!";
+    for (size_t i = 0; i < LENGTH(known); i++)
         if (strcmp(tag, known[i]) == 0)
             return 0;
+    bool standard = strncmp(tag, yaml_org, strlen(yaml_org)) == 0;
     return at(reader, node,
-        error_set(reader->error, EINVAL, BLAME_USER, "the tag %s has no meaning here",
-            quote_text(tag ? tag : "!").text));
+        error_set(reader->error, EINVAL, BLAME_USER, "the tag %s%s has no meaning here", standard ? "!!" : "",
+            quote_text(standard ? tag + strlen(yaml_org) : tag).text));
 }
 
 /* The text of a single value, lent; `what` is what else would have fitted, for the message. */
@@ -206,8 +206,7 @@ static int check_room(struct reader *reader, const struct config_key *key, const
     if ((int64_t)item_count(node) <= key->maximum)
         return 0;
     return at(reader, node,
-        error_set(reader->error, EINVAL, BLAME_USER, "%zu entries are more than %lld", item_count(node),
-            (long long)key->maximum));
+        error_set(reader->error, EINVAL, BLAME_USER, "more than %lld entries", (long long)key->maximum));
 }
 
 /* A list with an item of the key's kind in each place. */
@@ -217,6 +216,8 @@ static int read_list(
     int result = check_tag(reader, list);
     if (result == 0)
         result = check_room(reader, key, list);
+    if (result == 0 && key->type == TYPE_COMMAND && item_count(list) == 0)
+        result = at(reader, list, error_set(reader->error, EINVAL, BLAME_USER, "the command is empty"));
     if (result == 0)
         result = config_assign_empty(key, object, reader->error);
     for (size_t i = 0; result == 0 && i < item_count(list); i++) {
@@ -356,31 +357,62 @@ static int read_value(
                                         : "a list");
 }
 
-/* A key that the table doesn't have; `full` is its path in its scope. */
-static int unknown_key(struct reader *reader, const struct entry *entry, enum config_scope scope,
-    const char *full, const char *prefix)
+/* The key in a group that was written as one word, drain_timeout or drain.timeout, or NULL. */
+static const struct config_key *flattened(enum config_scope scope, const char *name)
 {
-    enum config_scope elsewhere = scope == SCOPE_SERVICE ? SCOPE_INSTANCE : SCOPE_SERVICE;
-    if (*prefix == '\0' && (config_key_find(elsewhere, full) || config_key_is_group(elsewhere, full)))
-        return at(reader, entry->key,
-            error_set(reader->error, EINVAL, BLAME_USER, "the key belongs %s",
-                scope == SCOPE_SERVICE ? "at the top, not in a service"
-                                       : "in a service: services: {NAME: {…}}"));
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    for (size_t i = 0; i < count; i++) {
+        const char *path = keys[i].scope == scope ? keys[i].path : NULL;
+        const char *dot = path ? strchr(path, '.') : NULL;
+        size_t length = dot ? (size_t)(dot - path) : 0;
+        if (dot && strncmp(path, name, length) == 0 && name[length] && strchr("._-", name[length]) &&
+            strcmp(dot + 1, name + length + 1) == 0)
+            return &keys[i];
+    }
+    return NULL;
+}
+
+/* Names that could stand where `name` does: the parts of the paths behind `prefix`, up to the next dot. */
+static struct spelling_hint key_hint(enum config_scope scope, const char *prefix, const char *name)
+{
     size_t count, length = strlen(prefix);
     const struct config_key *keys = config_keys(&count);
-    const char *names[NAMES_MAX] = {NULL};
-    char groups[NAMES_MAX][24];
-    for (size_t i = 0; i < count && i < NAMES_MAX; i++) {
+    const char *names[CONFIG_KEYS_MAX] = {NULL};
+    char parts[CONFIG_KEYS_MAX][24];
+    for (size_t i = 0; i < count; i++) {
         if (keys[i].scope != scope || !keys[i].path || strncmp(keys[i].path, prefix, length) != 0)
             continue;
-        /* The part up to the next dot: a group is offered by its own name. */
-        snprintf(groups[i], sizeof groups[i], "%.*s", (int)strcspn(keys[i].path + length, "."),
-            keys[i].path + length);
-        names[i] = groups[i];
+        const char *part = keys[i].path + length;
+        snprintf(parts[i], sizeof parts[i], "%.*s", (int)strcspn(part, "."), part);
+        names[i] = parts[i];
     }
-    return at(reader, entry->key,
-        error_set(reader->error, EINVAL, BLAME_USER, "unknown key%s",
-            spelling_hint(entry->name, "", names, LENGTH(names)).text));
+    return spelling_hint(name, "", names, LENGTH(names));
+}
+
+/* A key that the table doesn't have; `prefix` is the group that it stands in. */
+static int unknown_key(
+    struct reader *reader, const struct entry *entry, enum config_scope scope, const char *prefix)
+{
+    struct error *error = reader->error;
+    bool in_service = scope == SCOPE_SERVICE;
+    enum config_scope elsewhere = in_service ? SCOPE_INSTANCE : SCOPE_SERVICE;
+    const struct config_key *inside = *prefix ? NULL : flattened(scope, entry->name);
+    int result;
+    if (strcmp(entry->name, "<<") == 0)
+        result =
+            error_set(error, EINVAL, BLAME_USER, "merging is not read: let an alias stand for a whole value");
+    else if (inside)
+        result = error_set(error, EINVAL, BLAME_USER, "unknown key; did you mean %.*s: {%s: ...}?",
+            (int)strcspn(inside->path, "."), inside->path, strchr(inside->path, '.') + 1);
+    else if (!*prefix &&
+             (config_key_find(elsewhere, entry->name) || config_key_is_group(elsewhere, entry->name)))
+        result = error_set(error, EINVAL, BLAME_USER, "the key belongs %s",
+            in_service ? "at the top, not in a service" : "in a service: services: {NAME: {...}}");
+    else
+        result =
+            error_set(error, EINVAL, BLAME_USER, "unknown key%s", key_hint(scope, prefix, entry->name).text);
+    return at(reader, entry->key, result);
 }
 
 static int read_entry(struct reader *reader, const struct entry *entry, enum config_scope scope,
@@ -394,7 +426,7 @@ static int read_entry(struct reader *reader, const struct entry *entry, enum con
     if (key)
         return read_value(reader, key, object, entry->value);
     if (!plain || !config_key_is_group(scope, full))
-        return unknown_key(reader, entry, scope, full, prefix);
+        return unknown_key(reader, entry, scope, prefix);
     if (entry->value->type != YAML_MAPPING_NODE)
         return wrong_kind(reader, entry->value, "a map");
     snprintf(full, sizeof full, "%s%s.", prefix, entry->name);
@@ -425,7 +457,7 @@ static int read_document(struct reader *reader)
         return error_set(
             reader->error, EINVAL, BLAME_USER, "%s: the file is empty", quote_path(reader->file).text);
     if (root->type != YAML_MAPPING_NODE)
-        return wrong_kind(reader, root, "a map (services: …)");
+        return wrong_kind(reader, root, "a map (services: ...)");
     int result = read_map(reader, root, SCOPE_INSTANCE, "", reader->config);
     if (result == 0 && reader->config->service_count == 0)
         result =
