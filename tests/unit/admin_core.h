@@ -183,7 +183,8 @@ static inline void peer_connect(struct peer *peer, const char *path)
     *peer = (struct peer){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
     assert_true(peer->fd >= 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_true(strlen(path) < sizeof address.sun_path);
+    strcpy(address.sun_path, path);
     if (connect(peer->fd, (struct sockaddr *)&address, sizeof address) < 0)
         fail_msg("connecting to %s: %s", path, strerror(errno));
 }

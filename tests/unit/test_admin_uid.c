@@ -16,7 +16,7 @@ _Noreturn static void ask_as(uid_t uid, const char *path, int out)
         _exit(2);
     peer = (struct peer){.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    memcpy(address.sun_path, path, strnlen(path, sizeof address.sun_path - 1));
     if (connect(peer.fd, (struct sockaddr *)&address, sizeof address) < 0)
         _exit(errno == EACCES ? 13 : 2);
     /* It may have been turned away already. */
