@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void fill(struct error *e, int code, enum blame blame, const char *format, va_list arguments)
+__attribute__((format(printf, 4, 0))) static void fill(
+    struct error *e, int code, enum blame blame, const char *format, va_list arguments)
 {
     e->code = code;
     e->blame = blame;
