@@ -13,4 +13,8 @@
  * their old numbers. Needs /proc. 0 or -errno. */
 int inherited_collect(struct store *store, struct error *error);
 
+/* Opens /dev/null in the place of each standard descriptor that this program was started without, so that no
+ * other file gets there. keeper_run() does it; a program that opens anything earlier calls it first. */
+void inherited_fill_standard(void);
+
 #endif

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,21 @@ int master_process_start(struct master_process *master, const struct master_plan
         become_master(plan, theirs);
     *master = (struct master_process){.state = MASTER_RESTORING, .pid = pid, .channel = channel};
     return 0;
+}
+
+void master_process_leave(struct master_process *master, int64_t deadline_ms)
+{
+    master->state = MASTER_LEAVING;
+    master->deadline_ms = deadline_ms;
+}
+
+void master_process_kill(struct master_process *master, const char *why, const char *detail)
+{
+    if (master->pid > 0) { /* it may have been reaped, and its last words be wrong */
+        log_event(LOG_ERROR, why, LOG_I("pid", master->pid), LOG_S("error", detail));
+        kill(master->pid, SIGKILL);
+    }
+    master_process_leave(master, INT64_MAX);
 }
 
 void master_process_down(struct master_process *master, int64_t deadline_ms)

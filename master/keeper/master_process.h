@@ -44,6 +44,12 @@ struct master_plan {
  * (126: EACCES). */
 int master_process_start(struct master_process *master, const struct master_plan *plan, struct error *error);
 
+/* Nothing is sent to it any more; it has until the deadline to exit by itself. */
+void master_process_leave(struct master_process *master, int64_t deadline_ms);
+
+/* SIGKILL, with a log line that says why (detail: NULL for none). LEAVING, until it is reaped. */
+void master_process_kill(struct master_process *master, const char *why, const char *detail);
+
 /* It has been reaped, or never was: closes the channel; DOWN until deadline_ms. */
 void master_process_down(struct master_process *master, int64_t deadline_ms);
 
