@@ -342,6 +342,6 @@ bool listener_spec_same_address(const struct listener_spec *a, const struct list
         return same_path(a->path, b->path);
     if (a->family == LISTENER_FD)
         return strcmp(a->path, b->path) == 0;
-    return a->port != 0 && a->port == b->port && same_host(a->host, b->host) &&
-           same_text(a->device, b->device);
+    return a->port == b->port && same_host(a->host, b->host) && same_text(a->device, b->device) &&
+           (a->port != 0 || strcmp(a->name, b->name) == 0);
 }

@@ -137,7 +137,6 @@ static int scan(int argc, char *const argv[], struct flags *flags, struct error 
         if (result < 0)
             return result;
     }
-    flags->command = argv + optind;
     flags->command_count = argc - optind;
     return 0;
 }
@@ -174,7 +173,7 @@ int config_flags_scan(int argc, char *const argv[], struct flags *ret_flags, str
         for (int i = 0; i < argc; i++)
             words[i + 1] = argv[i];
         result = scan(argc + 1, words, &flags, error);
-        flags.command = argv + argc - flags.command_count;
+        flags.command = flags.command_count ? argv + argc - flags.command_count : NULL;
     }
     free(words);
     if (result == 0 && !flags.help)

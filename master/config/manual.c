@@ -103,8 +103,11 @@ void config_help(FILE *out)
 /* A cell of a Markdown table, where a bar would end it. */
 static void print_cell(FILE *out, const char *text)
 {
-    for (; *text; text++)
-        fprintf(out, *text == '|' ? "\\|" : "%c", *text);
+    for (; *text; text++) {
+        if (*text == '|')
+            fputc('\\', out);
+        fputc(*text, out);
+    }
 }
 
 static void print_row(FILE *out, const struct config_key *key)

@@ -110,6 +110,10 @@ static int parse_error(const char *file, const yaml_parser_t *parser, struct err
 
 static void begin(yaml_parser_t *parser, const char *text, size_t size)
 {
+    /* Told the encoding, libyaml takes a byte order mark for the first character. */
+    size_t mark = strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    text += mark;
+    size -= mark;
     yaml_parser_set_input_string(parser, (const unsigned char *)text, size);
     yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING);
 }
