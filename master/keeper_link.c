@@ -166,6 +166,7 @@ static int fill_event(
         ret_event->signal.sender = message->signal->pid;
         ret_event->signal.sender_uid = message->signal->uid;
         ret_event->signal.hangup = message->signal->hangup;
+        ret_event->signal.again = message->signal->again;
         return 1;
     case GAPLESS__KEEPER__KEEPER__BODY_EXITED: {
         *ret_event = (struct keeper_event){.type = KEEPER_EVENT_EXITED};

@@ -81,6 +81,7 @@ struct keeper_event {
             pid_t sender; /* 0: the kernel */
             uid_t sender_uid;
             bool hangup; /* a HUP because the controlling terminal has gone: stop, don't upgrade */
+            bool again;  /* a stop that a predecessor heard of too: not a second one */
         } signal;
         struct {
             char name[KEEPER_NAME_MAX + 1];

@@ -109,7 +109,7 @@ static void on_signal(struct master *master, const struct keeper_event *event)
         break;
     case SIGTERM:
     case SIGINT:
-        if (master->stopping)
+        if (master->stopping && !event->signal.again)
             master_quit(master, "a second stop signal");
         else
             master_stop(master, why);

@@ -52,6 +52,7 @@ void conversation_tell_signal(struct keeper *keeper, const struct main_signal *s
     body.pid = signal->sender;
     body.uid = signal->sender_uid;
     body.hangup = signal->hangup;
+    body.again = signal->again;
     Gapless__Keeper__Keeper message = GAPLESS__KEEPER__KEEPER__INIT;
     message.body_case = GAPLESS__KEEPER__KEEPER__BODY_SIGNAL;
     message.signal = &body;
@@ -101,8 +102,10 @@ static void restore(struct keeper *keeper)
         struct main_signal signal;
         while (master->state == MASTER_RUNNING && signals_recall(&keeper->signals, &signal))
             conversation_tell_signal(keeper, &signal);
-        if (master->state == MASTER_RUNNING && keeper->stop.number != 0)
+        if (master->state == MASTER_RUNNING && keeper->stop.number != 0) {
             conversation_tell_signal(keeper, &keeper->stop);
+            keeper->stop.again = true;
+        }
     }
 }
 

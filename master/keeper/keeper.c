@@ -146,13 +146,16 @@ static void on_signal(struct keeper *keeper, const struct main_signal *signal)
     bool stop = signals_is_stop(signal);
     if (keeper->master.state == MASTER_RUNNING)
         conversation_tell_signal(keeper, signal);
+    bool told = keeper->master.state == MASTER_RUNNING;
     if (stop && keeper->master.state == MASTER_DOWN)
         on_stop_while_down(keeper, signal);
     /* Not running, or found dead just now. */
-    if (!stop && keeper->master.state != MASTER_RUNNING)
+    if (!stop && !told)
         signals_remember(&keeper->signals, signal);
-    if (stop)
-        keeper->stop = *signal; /* told to every master from now on */
+    if (stop) { /* told to every master from now on */
+        keeper->stop = *signal;
+        keeper->stop.again = told;
+    }
 }
 
 /* The loop and its two ends. */

@@ -26,6 +26,7 @@ struct main_signal {
     pid_t sender; /* 0: the kernel */
     uid_t sender_uid;
     bool hangup; /* a HUP because the controlling terminal has gone */
+    bool again;  /* a master was told of it before */
 };
 
 struct signals {

@@ -338,7 +338,8 @@ static void report_event(struct fake *fake)
     int r;
     while ((r = keeper_link_receive(fake->link, &event, &error)) == 1) {
         if (event.type == KEEPER_EVENT_SIGNAL)
-            say(fake, "signal %d %d %d", event.signal.number, event.signal.hangup, event.signal.sender);
+            say(fake, "%s %d %d %d", event.signal.again ? "again" : "signal", event.signal.number,
+                event.signal.hangup, event.signal.sender);
         else
             say(fake, "exited %s %d %d", event.exited.name, event.exited.pid, event.exited.wait_status);
     }

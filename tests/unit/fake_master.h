@@ -7,8 +7,8 @@
  *     up PID PPID FDS          first: FDS is the number of descriptors that came through exec
  *     entry NAME PID EXITED STATUS INODE      each restored entry (INODE: of the last descriptor, 0: none)
  *     restored STARTS
- *     signal NUMBER HANGUP SENDER | exited NAME PID STATUS       what the keeper says
- *     ok NUMBER                the answer to each command (fake_master.c lists them)
+ *     signal NUMBER HANGUP SENDER | again NUMBER HANGUP SENDER | exited NAME PID STATUS       what the keeper
+ * says ok NUMBER                the answer to each command (fake_master.c lists them)
  */
 #ifndef GAPLESS_TESTS_FAKE_MASTER_H
 #define GAPLESS_TESTS_FAKE_MASTER_H

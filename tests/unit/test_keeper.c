@@ -345,7 +345,7 @@ static void a_stop_is_told_to_one_more_master(void **state)
     kill(world->master, SIGKILL);
     world_accept(world);
     world_expect(world, "restored 2");
-    world_expect(world, "signal %d 0 %d", SIGTERM, getpid());
+    world_expect(world, "again %d 0 %d", SIGTERM, getpid());
     world_ask(world, "serving");
     kill(world->master, SIGKILL);
     assert_exit(world_end(world), 128 + SIGKILL);

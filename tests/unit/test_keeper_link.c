@@ -98,6 +98,7 @@ static void send_signal(struct pair *pair, int number)
     signal.pid = 77;
     signal.uid = 1000;
     signal.hangup = number == 1;
+    signal.again = number == 1;
     Gapless__Keeper__Keeper message = GAPLESS__KEEPER__KEEPER__INIT;
     message.body_case = GAPLESS__KEEPER__KEEPER__BODY_SIGNAL;
     message.signal = &signal;
@@ -348,6 +349,7 @@ static void receive_gives_one_event_at_a_time(void **state)
     assert_int_equal(event.signal.sender, 77);
     assert_int_equal(event.signal.sender_uid, 1000);
     assert_true(event.signal.hangup);
+    assert_true(event.signal.again);
     assert_int_equal(keeper_link_receive(pair->link, &event, NULL), 1);
     assert_int_equal(event.type, KEEPER_EVENT_EXITED);
     assert_string_equal(event.exited.name, "worker/1");
