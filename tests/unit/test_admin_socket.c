@@ -237,7 +237,13 @@ static void adoption_refuses_what_is_not_the_two(void **state)
     assert_null(admin_adopt(core->base, &fds, core->path, &core_ops, core, &error));
     assert_int_equal(error.code, EINVAL);
     assert_int_equal(fds.count, ADMIN_FD_COUNT);
+    /* A socket, but none that listens. */
+    fds.fds[1] = fds.fds[0];
+    fds.fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_null(admin_adopt(core->base, &fds, core->path, &core_ops, core, &error));
+    assert_int_equal(error.code, EINVAL);
     fd_list_done(&fds);
+    close(swap);
     core_expect_alive(core);
 }
 

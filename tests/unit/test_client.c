@@ -3,6 +3,7 @@
 #include "cli_world.h"
 
 #include "cli/client.h"
+#include "cli/masters.h"
 
 #include <time.h>
 
@@ -166,6 +167,29 @@ static void master_that_refuses_at_once_is_heard(void **state)
     assert_string_equal(world->err, "gapless: the status was refused: 64 clients are connected\n");
 }
 
+/* The same where it has closed before there was a request. */
+static void master_that_has_hung_up_is_still_heard(void **state)
+{
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    struct client *client;
+    struct error error;
+    const struct client_target target = {.admin = world->path};
+    assert_int_equal(client_open(&target, &client, &error), 0);
+    world_accept(world);
+    world_send_result(world, 3, "no");
+    close(world->fd);
+    world->fd = -1;
+    Gapless__Admin__Request request = GAPLESS__ADMIN__REQUEST__INIT;
+    assert_int_equal(client_send(client, &request, &error), 0);
+    Gapless__Admin__Reply *reply;
+    assert_int_equal(client_receive(client, DEADLINE_MS, &reply, &error), 0);
+    assert_int_equal(reply->result->code, 3);
+    gapless__admin__reply__free_unpacked(reply, NULL);
+    assert_int_equal(client_receive(client, DEADLINE_MS, &reply, &error), -EPIPE);
+    client_free(client);
+}
+
 static void interrupt_only_stops_watching(void **state)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -266,6 +290,23 @@ static void only_master_needs_no_name(void **state)
     assert_int_equal(world_end(world), 0);
 }
 
+static void master_that_is_too_busy_to_accept_is_one(void **state)
+{
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    assert_int_equal(listen(world->listen_fd, 0), 0);
+    struct client *client;
+    struct error error;
+    const struct client_target target = {.admin = world->path};
+    assert_int_equal(client_open(&target, &client, &error), 0);
+    struct masters masters;
+    assert_int_equal(masters_find(world->sockets, &masters, &error), 0);
+    assert_int_equal(masters.count, 1);
+    assert_string_equal(masters.paths[0], world->path);
+    masters_done(&masters);
+    client_free(client);
+}
+
 static void several_masters_are_listed(void **state)
 {
     struct world *world = *state;
@@ -347,12 +388,14 @@ int main(void)
         CASE(replies_may_come_in_pieces),
         CASE(reply_of_a_later_master_is_passed_over),
         CASE(master_that_refuses_at_once_is_heard),
+        CASE(master_that_has_hung_up_is_still_heard),
         CASE(interrupt_only_stops_watching),
         CASE(master_that_hangs_up_is_a_failure),
         CASE(what_is_no_master_is_a_failure),
         CASE(master_that_does_not_answer_is_given_up),
         CASE(no_master_is_code_4),
         CASE(only_master_needs_no_name),
+        CASE(master_that_is_too_busy_to_accept_is_one),
         CASE(several_masters_are_listed),
         CASE(very_many_masters_are_listed_in_whole_lines),
         CASE(option_goes_before_the_environment),
