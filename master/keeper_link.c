@@ -308,9 +308,10 @@ int keeper_link_drop(struct keeper_link *link, const char *name, struct error *e
     return channel_send(link->channel, &message.base, NULL, 0, error);
 }
 
-int keeper_link_serving(struct keeper_link *link, struct error *error)
+int keeper_link_serving(struct keeper_link *link, bool log_json, struct error *error)
 {
     Gapless__Keeper__Serving serving = GAPLESS__KEEPER__SERVING__INIT;
+    serving.log_json = log_json;
     Gapless__Keeper__Keeper message = GAPLESS__KEEPER__KEEPER__INIT;
     message.body_case = GAPLESS__KEEPER__KEEPER__BODY_SERVING;
     message.serving = &serving;

@@ -6,16 +6,15 @@
  *
  * A master's life, in order:
  *
- *     keeper_link_open(&fd, &link, &error)               the FD of `gapless master FD …`
- *     keeper_link_restore(link, 10000, &error)           blocks; before the event loop
- *     keeper_link_starts(link)                           1: the first master; more: a predecessor died
- *     keeper_link_take(link, "state"), …                 what the predecessor had put
- *     keeper_link_drop_rest(link, "inherited/", &error)  what nobody wants
- *     … listeners, workers: keeper_link_put()
- *     keeper_link_serving(link, &error)                  the first generation serves, or the old one was
- * taken over … the event loop: keeper_link_receive(), keeper_link_put(), keeper_link_drop(),
- * keeper_link_notify() keeper_link_finish(link, 0, &error)                then flush, and exit: the keeper
- * ends with this code
+ *     keeper_link_open()       the FD of `gapless master FD …`
+ *     keeper_link_restore()    blocks; before the event loop
+ *     keeper_link_starts()     1: the first master; more: a predecessor died
+ *     keeper_link_take()       "state" and what else the predecessor had put
+ *     keeper_link_drop_rest()  what nobody wants
+ *     keeper_link_put()        listeners, workers, as they come into being
+ *     keeper_link_serving()    the first generation serves, or the old one was taken over
+ *     keeper_link_receive(), keeper_link_put(), keeper_link_drop(), keeper_link_notify()
+ *     keeper_link_finish()     then flush, and exit: the keeper ends with that code
  *
  * Ownership: the keeper holds descriptors of its own for every entry, until the entry is replaced or dropped;
  * what the master does with its own is the master's business. A listener is closed only once both have let it
@@ -133,8 +132,8 @@ int keeper_link_put(struct keeper_link *link, const char *name, pid_t pid, const
 int keeper_link_drop(struct keeper_link *link, const char *name, struct error *error);
 
 /* Says that this master serves: from now on a death of the master is answered by a new one instead of by the
- * end. */
-int keeper_link_serving(struct keeper_link *link, struct error *error);
+ * end. log_json: the form in which the keeper is to log as well. May be said again when that changes. */
+int keeper_link_serving(struct keeper_link *link, bool log_json, struct error *error);
 
 /* Sends `text` (sd_notify(3) assignments, separated by newlines) to the service manager as the main process.
  * Without a NOTIFY_SOCKET the keeper ignores it. */

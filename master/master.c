@@ -339,7 +339,7 @@ static int start(struct master *master, bool *ret_help, struct error *error)
     }
     if (r < 0 || *ret_help)
         return r;
-    master_keeper_sent(master, keeper_link_serving(master->keeper, error), error);
+    master_keeper_sent(master, keeper_link_serving(master->keeper, master->config->log == LOG_JSON, error), error);
     master_changed(master);
     return 0;
 }

@@ -183,6 +183,7 @@ static int handle(
         return 0;
     case GAPLESS__KEEPER__KEEPER__BODY_SERVING:
         restart_serving(&keeper->restart);
+        log_open(message->serving->log_json);
         return 0;
     case GAPLESS__KEEPER__KEEPER__BODY_FINISH: {
         int code = message->finish->code;

@@ -26,17 +26,26 @@
 #ifndef GAPLESS_MASTER_KEEPER_KEEPER_H
 #define GAPLESS_MASTER_KEEPER_KEEPER_H
 
-/* Runs the keeper; does not return before the service has ended. To be called early, with one thread and the
- * log open. run_argv: the arguments behind `gapless run`; the master is the same executable (by descriptor,
- * also after its file was replaced), called as gapless master FD ARGUMENTS… with the channel (keeper.proto)
- * at descriptor FD, the environment and the limits that the keeper was started with, all signal dispositions
- * at their defaults, and HUP INT QUIT TERM USR1 USR2 TTIN TTOU TSTP PIPE blocked: what a terminal sends to
- * the whole foreground group is the keeper's to judge. What the master starts must unblock them. (Executed by
- * descriptor, a process has its descriptor's number as its name; the master sets its own, PR_SET_NAME.)
+/* Runs the keeper; does not return before the service has ended. To be called early, with one thread. The log
+ * is text until a master says what it is to be.
+ *
+ * run_argv: the arguments behind `gapless run`. The master is the same executable (by descriptor, also after
+ * its file was replaced), called as
+ *
+ *     gapless master FD ARGUMENTS…
+ *
+ * with the channel (keeper.proto) at descriptor FD, the environment and the limits that the keeper was
+ * started with, all signal dispositions at their defaults, and HUP INT QUIT TERM USR1 USR2 TTIN TTOU TSTP
+ * PIPE blocked: what a terminal sends to the whole foreground group is the keeper's to judge. What the master
+ * starts must unblock them. (A process that was executed by descriptor has the descriptor's number as its
+ * name: the master sets its own with PR_SET_NAME.)
+ *
  * Descriptors from 3 on that this process was started with are put into the store as "inherited/N",
  * close-on-exec. Changes the process for good: signal mask, limit of open files (raised as far as it goes),
- * subreaper. Returns the exit code of the main process: the one of Finish or of a first master that failed; 1
- * with a log line if the keeper itself can't start. */
+ * subreaper.
+ *
+ * Returns the exit code of the main process: the one of Finish or of a first master that failed; 1 with a log
+ * line if the keeper itself can't start. */
 int keeper_run(int run_argc, char *const run_argv[]);
 
 #endif

@@ -299,7 +299,7 @@ static void run_command(struct fake *fake, const char *line)
     } else if (strcmp(verb, "drop") == 0) {
         say(fake, "ok %d", keeper_link_drop(fake->link, name, NULL));
     } else if (strcmp(verb, "serving") == 0) {
-        say(fake, "ok %d", keeper_link_serving(fake->link, NULL));
+        say(fake, "ok %d", keeper_link_serving(fake->link, strcmp(name, "json") == 0, NULL));
     } else if (strcmp(verb, "notify") == 0) {
         say(fake, "ok %d", keeper_link_notify(fake->link, name, NULL));
     } else if (strcmp(verb, "kill") == 0) {

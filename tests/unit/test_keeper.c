@@ -149,6 +149,26 @@ static void restarts_leak_nothing(void **state)
     }
 }
 
+static void log_to(void *argument)
+{
+    dup2(*(int *)argument, STDERR_FILENO);
+}
+
+static void the_log_takes_the_form_that_the_master_says(void **state)
+{
+    struct world *world = *state;
+    CLEANUP_FD int log = memfd_create("log", MFD_CLOEXEC);
+    world_start(world, NULL, NULL, log_to, &log);
+    world_accept(world);
+    world_expect(world, "restored 1");
+    world_ask(world, "serving json");
+    kill(world->master, SIGKILL);
+    world_accept(world);
+    char text[64] = "";
+    assert_true(pread(log, text, sizeof text - 1, 0) > 0);
+    assert_memory_equal(text, "{\"time\":", 8);
+}
+
 static void inherit_as_17(void *argument)
 {
     dup2(*(int *)argument, 17);
@@ -643,6 +663,7 @@ int main(int argc, char *argv[])
         CASE(a_large_store_comes_back_whole),
         CASE(a_put_or_drop_closes_what_the_name_held),
         CASE(restarts_leak_nothing),
+        CASE(the_log_takes_the_form_that_the_master_says),
         CASE(descriptors_it_was_started_with_are_kept),
         CASE(closed_standard_descriptors_are_not_taken_by_its_own),
         CASE(exits_are_told_with_their_status),

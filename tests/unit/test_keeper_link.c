@@ -319,12 +319,13 @@ static void put_refuses_what_the_keeper_would(void **state)
 static void serving_notify_and_finish_are_said(void **state)
 {
     struct pair *pair = *state;
-    assert_int_equal(keeper_link_serving(pair->link, NULL), 0);
+    assert_int_equal(keeper_link_serving(pair->link, true, NULL), 0);
     assert_int_equal(keeper_link_notify(pair->link, "READY=1\nSTATUS=ok", NULL), 0);
     assert_int_equal(keeper_link_finish(pair->link, 3, NULL), 0);
     struct fd_list fds = {.count = 0};
     Gapless__Keeper__Keeper *message = next_message(pair, &fds);
     assert_int_equal(message->body_case, GAPLESS__KEEPER__KEEPER__BODY_SERVING);
+    assert_true(message->serving->log_json);
     gapless__keeper__keeper__free_unpacked(message, NULL);
     message = next_message(pair, &fds);
     assert_int_equal(message->body_case, GAPLESS__KEEPER__KEEPER__BODY_NOTIFY);
