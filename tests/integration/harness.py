@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import unittest
 
 SANITIZED = os.environ.get("GAPLESS_SANITIZED") == "1"
@@ -203,6 +202,15 @@ def http_get(address, path="/", timeout=None):
         return read_answer(client)
 
 
+def version_at(address):
+    """The version and generation of examples/hello that answers there: ("one", 1)."""
+    status, body = http_get(address, "/version")
+    match = re.fullmatch(r"(\S+) generation (\d+)\n", body)
+    if status != 200 or not match:
+        raise AssertionError(f"{status} {body!r}")
+    return match[1], int(match[2])
+
+
 # ---- the log ----
 
 
@@ -263,10 +271,10 @@ class Log:
 class Gapless:
     """A running `gapless run`."""
 
-    def __init__(self, case, arguments, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None):
+    def __init__(self, case, arguments, admin=None, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None):
         self.case = case
         self.number = len(case.started)
-        self.admin = str(case.dir / f"admin{self.number}.sock")
+        self.admin = admin or str(case.dir / f"admin{self.number}.sock")
         self.log = Log(case.dir / f"gapless{self.number}.log")
         self.output = Log(case.dir / f"gapless{self.number}.out")
         argv = [*wrapper, program("GAPLESS"), "run", "--admin", self.admin, *map(str, arguments)]
@@ -321,6 +329,10 @@ class Gapless:
                     and service["generations"][0]["state"] == "active") and service
 
         return wait_until(serves, lambda: f"generation {generation} to serve alone, it is {seen.get('service')}", timeout)
+
+    def complaints(self):
+        """What it complained of: lines of level error, and what it said without a log at its start."""
+        return [line for line in self.log.lines() if line.level == "error" or line.text.startswith("gapless: ")]
 
     # -- what is done to it
 
@@ -483,7 +495,7 @@ class TestCase(unittest.TestCase):
 
     def hello(self, version, name="server"):
         """Puts a version of examples/hello where a service's command is; its path."""
-        return self.write(name, f"#!/bin/sh\nexec {program('GAPLESS_HELLO')} --version {version} \"$@\"\n", 0o755)
+        return self.write(name, f"#!/bin/sh\nexec {program('GAPLESS_HELLO')} --version-name {version} \"$@\"\n", 0o755)
 
     def assert_clean(self, report, at_least=1):
         """Every attempt of the load was answered (none refused, reset, cut, timed out), and there were some."""
@@ -491,6 +503,15 @@ class TestCase(unittest.TestCase):
         self.assertEqual(bad, {}, f"{report['errors']} {report['first_failures']}")
         self.assertEqual(report["attempted"], report["answered"])
         self.assertGreaterEqual(report["answered"], at_least)
+
+    def assert_cannot_start(self, gapless, *words):
+        """It ended with 1, said one line that has the words, and no worker.py of it ran."""
+        self.assertEqual(gapless.wait_exit(), 1, gapless.log.text())
+        complaints = gapless.complaints()
+        self.assertEqual(len(complaints), 1, gapless.log.text())
+        for word in words:
+            self.assertIn(word, complaints[0].text)
+        self.assertEqual(list(self.dir.glob("dump*")), [])
 
     def write(self, name, text, mode=0o644):
         """Writes a file in the case's directory, by rename, so that nobody sees it half; its path as text."""
@@ -546,7 +567,7 @@ class TapResult(unittest.TestResult):
             self.failures.append((test, ""))
             print(f"not ok {self.number} - {name}")
             for problem in self._problems:
-                self._comment("".join(traceback.format_exception(*problem)).splitlines())
+                self._comment(self._exc_info_to_string(problem, test).splitlines())
             self._comment(test.shown() if isinstance(test, TestCase) else [])
         elif self._skip is not None:
             print(f"ok {self.number} - {name} # SKIP {self._skip}")

@@ -29,7 +29,7 @@ class LoadTest(harness.TestCase):
                      f"longest gap {report['longest_gap']['ms']:.1f} ms")
         self.assertGreaterEqual(answered / seconds, 2000)
         by_version = {version: each["count"] for version, each in report["by"].items()}
-        self.assertEqual(set(by_version), {str(version) for version in range(1, UPGRADES + 2)})
+        self.assertEqual(set(by_version), {f"{number} generation {number}" for number in range(1, UPGRADES + 2)})
         self.assertTrue(all(by_version.values()), by_version)
         self.assertEqual(sum(by_version.values()), answered)
 
@@ -39,7 +39,7 @@ class LoadTest(harness.TestCase):
 
     def test_unix(self):
         path = self.dir / "web.sock"
-        self.thirty_upgrades(f"unix:{path}", f"unix:{path}/version")
+        self.thirty_upgrades(f"unix:{path}", f"unix:{path}:/version")
 
 
 if __name__ == "__main__":
