@@ -364,6 +364,50 @@ static void a_slow_peer_gets_all_in_order_with_the_right_descriptors(void **stat
     channel_free(pair.channel);
 }
 
+static void a_message_waits_behind_the_queue_though_there_is_room(void **state)
+{
+    struct pair pair = make_pair(0);
+    uint64_t sent = fill(&pair, 3), expected = 0, number = 0;
+    int other_fd = pair.peer;
+    struct channel *other = channel_new(&other_fd, 1);
+    struct fd_list fds = {.count = 0};
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(receive_number(other, &number, &fds, NULL), 1);
+        assert_int_equal(number, ++expected);
+        fd_list_done(&fds);
+    }
+    assert_int_equal(send_number(pair.channel, ++sent, NULL, 0, NULL), 0);
+    while (expected < sent) {
+        assert_int_equal(channel_flush(pair.channel, NULL), 0);
+        assert_int_equal(receive_number(other, &number, &fds, NULL), 1);
+        assert_int_equal(number, ++expected);
+        fd_list_done(&fds);
+    }
+    channel_free(other);
+    channel_free(pair.channel);
+}
+
+static void what_was_sent_no_longer_counts_as_waiting(void **state)
+{
+    struct pair pair = make_pair(0);
+    int other_fd = pair.peer;
+    struct channel *other = channel_new(&other_fd, 0);
+    size_t queued = 0;
+    while (queued < 3 * CHANNEL_QUEUE_MAX) {
+        assert_int_equal(send_long(pair.channel, 60000, NULL), 0);
+        if (!channel_wants_write(pair.channel))
+            continue;
+        queued += 60000;
+        uint64_t number;
+        while (channel_wants_write(pair.channel)) {
+            assert_int_equal(receive_number(other, &number, NULL, NULL), 1);
+            assert_int_equal(channel_flush(pair.channel, NULL), 0);
+        }
+    }
+    channel_free(other);
+    channel_free(pair.channel);
+}
+
 static void a_peer_that_never_reads_counts_as_stuck(void **state)
 {
     struct pair pair = make_pair(0);
@@ -452,6 +496,8 @@ int main(void)
         cmocka_unit_test(sending_to_a_peer_that_has_gone_is_an_error_and_no_signal),
         cmocka_unit_test(shutdown_ends_it_although_a_duplicate_exists),
         cmocka_unit_test(a_slow_peer_gets_all_in_order_with_the_right_descriptors),
+        cmocka_unit_test(a_message_waits_behind_the_queue_though_there_is_room),
+        cmocka_unit_test(what_was_sent_no_longer_counts_as_waiting),
         cmocka_unit_test(a_peer_that_never_reads_counts_as_stuck),
         cmocka_unit_test(freeing_closes_what_waits),
         cmocka_unit_test(flushing_to_a_peer_that_has_gone_is_an_error),
