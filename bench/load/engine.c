@@ -75,18 +75,24 @@ static void close_client(struct client *client, uint64_t now_ns)
     http_response_done(&client->response);
 }
 
+/* How many connections --rate was to begin in that time. */
+static uint64_t scheduled_until(const struct engine *engine, uint64_t elapsed_ns)
+{
+    uint64_t rate = engine->options->rate, duration_ns = engine->options->duration_ns;
+    if (!rate || engine->shared.requests_left == 0)
+        return engine->paced;
+    if (duration_ns && elapsed_ns > duration_ns)
+        elapsed_ns = duration_ns;
+    uint64_t scheduled = elapsed_ns / NS_PER_S * rate + elapsed_ns % NS_PER_S * rate / NS_PER_S;
+    return scheduled > engine->paced ? scheduled : engine->paced;
+}
+
 static void stop(struct engine *engine, const char *reason, uint64_t now_ns)
 {
-    const struct load_options *options = engine->options;
     engine->shared.stopping = true;
     engine->run->stopped_by = reason;
     engine->run->stop_ns = now_ns - engine->start_ns;
-    engine->run->scheduled = engine->paced;
-    if (options->rate && engine->shared.requests_left > 0)
-        engine->run->scheduled = engine->run->stop_ns / NS_PER_S * options->rate +
-                                 engine->run->stop_ns % NS_PER_S * options->rate / NS_PER_S;
-    if (engine->run->scheduled < engine->paced)
-        engine->run->scheduled = engine->paced;
+    engine->run->scheduled = scheduled_until(engine, now_ns - engine->start_ns);
     ledger_stop(engine->ledger, now_ns);
     for_each_client(engine, client_stop, now_ns);
 }
@@ -116,7 +122,10 @@ static uint64_t next_paced_ns(const struct engine *engine)
     if (!options->rate || engine->shared.stopping)
         return UINT64_MAX;
     uint64_t whole = engine->paced / options->rate, rest = engine->paced % options->rate;
-    return engine->start_ns + whole * NS_PER_S + rest * NS_PER_S / options->rate;
+    uint64_t due_ns = whole * NS_PER_S + rest * NS_PER_S / options->rate;
+    if (options->duration_ns && due_ns >= options->duration_ns)
+        return UINT64_MAX;
+    return engine->start_ns + due_ns;
 }
 
 static int begin_paced(struct engine *engine, struct error *error)
@@ -256,16 +265,19 @@ static int loop(struct engine *engine, struct error *error)
     for (;;) {
         uint64_t now_ns = clock_now_ns();
         bool more = false;
-        check_stop(engine, now_ns);
-        if (engine->shared.stopping && engine->shared.open == 0)
-            break;
         show_progress(engine, now_ns);
         expire_timers(engine, now_ns);
         int r = start_clients(engine, &more, error);
         if (r == 0)
             r = begin_paced(engine, error);
-        if (r == 0)
-            r = handle_events(engine, more, error);
+        if (r < 0)
+            return r;
+        /* Here, because whatever comes before can end the last attempt, and then there is nothing to wait
+         * for. */
+        check_stop(engine, clock_now_ns());
+        if (engine->shared.stopping && engine->shared.open == 0)
+            break;
+        r = handle_events(engine, more, error);
         if (r < 0)
             return r;
     }
