@@ -174,6 +174,9 @@ int main(int argc, char *argv[])
     struct gapless *g = open_gapless(&server);
 
     signal(SIGPIPE, SIG_IGN);
+    /* What libevent puts back when the loop has ended: the master's stop signal then finds an orderly end
+     * under way. */
+    signal(SIGTERM, SIG_IGN);
     server.base = event_base_new();
     struct evhttp *evhttp = evhttp_new(server.base);
     server.gapless = gapless_event_new(server.base, g);
