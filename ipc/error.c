@@ -6,6 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Here they are defined, so what they say to the analyzer is of no use. */
+#undef error_set
+#undef error_errno
+#undef error_prefix
+
 __attribute__((format(printf, 4, 0))) static void fill(
     struct error *e, int code, enum blame blame, const char *format, va_list arguments)
 {
