@@ -2,9 +2,9 @@
 /*
  * The configuration: what `gapless run` was told by flags or by a YAML file, checked and with its defaults.
  *
- * One table (config/schema.c) is the schema, the defaults, the flags and the manual: a key `drain.timeout` of a service
- * is the flag `--drain-timeout`. Reading a configuration opens nothing and starts nothing: whether an address is free or a
- * user exists shows when it is used.
+ * One table (config/schema.c) is the schema, the defaults, the flags and the manual: a key `drain.timeout` of
+ * a service is the flag `--drain-timeout`. Reading a configuration opens nothing and starts nothing: whether
+ * an address is free or a user exists shows when it is used.
  *
  * A `struct config` is immutable and counted: a generation holds the one that it was started from.
  */
@@ -21,12 +21,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
-enum config_restart {
-    RESTART_ALWAYS,
-    RESTART_ON_FAILURE,
-    RESTART_NO,
-    RESTART_COUNT
-};
+enum config_restart { RESTART_ALWAYS, RESTART_ON_FAILURE, RESTART_NO, RESTART_COUNT };
 
 enum config_activation {
     ACTIVATION_AUTO,    /* LISTEN_FDS and SERVER_STARTER_PORT */
@@ -35,11 +30,7 @@ enum config_activation {
     ACTIVATION_COUNT
 };
 
-enum config_log {
-    LOG_TEXT,
-    LOG_JSON,
-    LOG_FORMAT_COUNT
-};
+enum config_log { LOG_TEXT, LOG_JSON, LOG_FORMAT_COUNT };
 
 struct config_rlimit {
     int resource; /* RLIMIT_… */
@@ -52,37 +43,39 @@ struct config_service {
     unsigned workers;
     struct listener_spec *listeners;
     size_t listener_count;
-    char *user;       /* NULL: the master's */
-    char *group;      /* NULL: the user's */
-    char *cwd;        /* NULL: the master's */
-    char **env;       /* NAME=VALUE, NULL-terminated; added to the master's environment */
-    mode_t umask;     /* (mode_t)-1: the master's */
+    char *user;   /* NULL: the master's */
+    char *group;  /* NULL: the user's */
+    char *cwd;    /* NULL: the master's */
+    char **env;   /* NAME=VALUE, NULL-terminated; added to the master's environment */
+    mode_t umask; /* (mode_t)-1: the master's */
     bool nice_set;
-    int nice;         /* -20 to 19 */
+    int nice; /* -20 to 19 */
     struct config_rlimit *rlimits;
     size_t rlimit_count;
-    char **capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
+    char *
+        *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
     int64_t ready_alive_ms;   /* -1: not said; else ready once alive for so long (not verified) */
     int64_t ready_timeout_ms; /* 0: none */
-    int drain_signal;         /* 0: none named: a native worker hears a message, another one the stop signal */
+    int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
     int64_t drain_timeout_ms; /* 0: none */
     int stop_signal;
     int64_t stop_grace_ms; /* from the stop signal to SIGKILL */
     enum config_restart restart;
-    int64_t backoff_initial_ms; /* first delay before a crashed worker is started again; doubles, with jitter */
+    int64_t
+        backoff_initial_ms; /* first delay before a crashed worker is started again; doubles, with jitter */
     int64_t backoff_max_ms;
     int64_t backoff_reset_ms; /* a worker that lived so long begins anew */
 };
 
 struct config {
     unsigned references;
-    char *name;       /* of this instance; default: the base name of the first service's command, or `name:` */
+    char *name; /* of this instance; default: the base name of the first service's command, or `name:` */
     char *admin_path; /* NULL: not said (the default follows from the name) */
     char *pid_file;   /* NULL: none */
     enum config_log log;
-    char *file;       /* the -c FILE, NULL: flags alone */
-    char *yaml;       /* its text as read, NUL-terminated; NULL: flags alone */
+    char *file; /* the -c FILE, NULL: flags alone */
+    char *yaml; /* its text as read, NUL-terminated; NULL: flags alone */
     struct config_service *services;
     size_t service_count;
 };
@@ -96,9 +89,9 @@ enum config_action {
 /* Reads the arguments of `gapless run` (without "gapless run" itself) and the file that -c names.
  * yaml: NULL: read the file; else its text from an earlier reading, so that a restarted master gets the same.
  * On success the caller owns one reference of *ret_config (NULL where *ret_action isn't CONFIG_RUN).
- * Errors: EINVAL (BLAME_USER: flag, or file:line:column, key, reason, near spelling) and what opening the file gave.
- * Messages don't begin with the program's name, which is for who prints them. Scans by getopt_long(3): not for two
- * threads at once. */
+ * Errors: EINVAL (BLAME_USER: flag, or file:line:column, key, reason, near spelling) and what opening the
+ * file gave. Messages don't begin with the program's name, which is for who prints them. Scans by
+ * getopt_long(3): not for two threads at once. */
 int config_load(int argc, char *const argv[], const char *yaml, struct config **ret_config,
     enum config_action *ret_action, struct error *error);
 
@@ -112,7 +105,8 @@ const struct config_service *config_find(const struct config *config, const char
 /* Prints the flags of `run`, with their defaults, from the table. */
 void config_help(FILE *out);
 
-/* Prints the same table as a page of Markdown: every key, flag, default and meaning (docs/configuration.md). */
+/* Prints the same table as a page of Markdown: every key, flag, default and meaning (docs/configuration.md).
+ */
 void config_manual(FILE *out);
 
 #endif

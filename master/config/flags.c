@@ -18,15 +18,14 @@ struct scanner {
     struct option options[CONFIG_KEYS_MAX + 1];
     const char *names[CONFIG_KEYS_MAX]; /* by row, for the near spelling; NULL: no flag */
     char letters[2 * CONFIG_KEYS_MAX + 3];
-    const struct config_key *keys;
-    size_t key_count;
+    size_t name_count;
 };
 
 static void describe(struct scanner *scanner)
 {
     size_t count;
     const struct config_key *keys = config_keys(&count);
-    *scanner = (struct scanner){.keys = keys, .key_count = count};
+    *scanner = (struct scanner){.name_count = count};
     /* '+': stop at the first word that is no flag; ':': a missing value is told apart, and nothing is
      * printed. */
     char *letter = scanner->letters;
@@ -48,13 +47,15 @@ static void describe(struct scanner *scanner)
 }
 
 /* The row that getopt's answer or `optopt` stands for, or NULL. */
-static const struct config_key *row_of(const struct scanner *scanner, int code)
+static const struct config_key *row_of(int code)
 {
-    if (code >= ROW_BASE && (size_t)(code - ROW_BASE) < scanner->key_count)
-        return &scanner->keys[code - ROW_BASE];
-    for (size_t i = 0; i < scanner->key_count; i++)
-        if (code > 0 && scanner->keys[i].letter == code)
-            return &scanner->keys[i];
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    if (code >= ROW_BASE && (size_t)(code - ROW_BASE) < count)
+        return &keys[code - ROW_BASE];
+    for (size_t i = 0; i < count; i++)
+        if (code > 0 && keys[i].letter == code)
+            return &keys[i];
     return NULL;
 }
 
@@ -66,7 +67,7 @@ static int unknown_long(const struct scanner *scanner, const char *argument, str
     size_t length = strcspn(text, "=");
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), text);
     size_t found = 0;
-    for (size_t i = 0; i < scanner->key_count; i++) {
+    for (size_t i = 0; i < scanner->name_count; i++) {
         if (!scanner->names[i] || strncmp(scanner->names[i], name, strlen(name)) != 0)
             continue;
         size_t used = strlen(matches);
@@ -76,7 +77,7 @@ static int unknown_long(const struct scanner *scanner, const char *argument, str
         return error_set(
             error, EINVAL, BLAME_USER, "option --%s is ambiguous: %s", quote_text(name).text, matches);
     return error_set(error, EINVAL, BLAME_USER, "unknown option --%s%s", quote_text(name).text,
-        spelling_hint(name, "--", scanner->names, scanner->key_count).text);
+        spelling_hint(name, "--", scanner->names, scanner->name_count).text);
 }
 
 /* A letter that is no flag; `argument` is where it stood. A long name behind one dash is the likely mistake.
@@ -87,14 +88,14 @@ static int unknown_letter(
     char text[2] = {(char)letter, '\0'};
     if (argument && argument[0] == '-' && argument[1] == letter && argument[2] != '\0')
         return error_set(error, EINVAL, BLAME_USER, "unknown option %s%s", quote_text(argument).text,
-            spelling_hint(argument + 1, "--", scanner->names, scanner->key_count).text);
+            spelling_hint(argument + 1, "--", scanner->names, scanner->name_count).text);
     return error_set(error, EINVAL, BLAME_USER, "unknown option -%s", quote_text(text).text);
 }
 
 static int bad_flag(
     const struct scanner *scanner, int argc, char *const argv[], int code, struct error *error)
 {
-    const struct config_key *key = row_of(scanner, optopt);
+    const struct config_key *key = row_of(optopt);
     if (code == ':' && key)
         return error_set(
             error, EINVAL, BLAME_USER, "option --%s needs a value: %s", key->flag, key->argument);
@@ -132,7 +133,7 @@ static int scan(int argc, char *const argv[], struct flags *flags, struct error 
         int code = getopt_long(argc, argv, scanner.letters, scanner.options, NULL);
         if (code == -1)
             break;
-        const struct config_key *key = code == '?' || code == ':' ? NULL : row_of(&scanner, code);
+        const struct config_key *key = code == '?' || code == ':' ? NULL : row_of(code);
         int result = key ? record(flags, key, optarg, error) : bad_flag(&scanner, argc, argv, code, error);
         if (result < 0)
             return result;

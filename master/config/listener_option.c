@@ -95,7 +95,7 @@ static int set_transparent(struct listener_spec *spec, const char *value, struct
 static int set_defer_accept(struct listener_spec *spec, const char *value, struct error *error)
 {
     int64_t ms;
-    int result = value_duration(value, 0, 3600 * 1000, &ms, error);
+    int result = value_duration(value, 0, INT64_C(3600) * 1000, &ms, error);
     if (result < 0)
         return result;
     if (ms % 1000 != 0)

@@ -64,7 +64,7 @@ struct config_key {
 #define CONFIG_KEYS_MAX 64
 
 /* The table. */
-const struct config_key *config_keys(size_t *ret_count);
+const struct config_key *config_keys(size_t *ret_count) __attribute__((returns_nonnull));
 
 /* The row of that key in that scope, or NULL. */
 const struct config_key *config_key_find(enum config_scope scope, const char *path);

@@ -135,31 +135,32 @@ static int check_tag(struct reader *reader, const yaml_node_t *node)
             quote_text(standard ? tag + strlen(yaml_org) : tag).text));
 }
 
-/* The text of a single value, lent; `what` is what else would have fitted, for the message. */
-static int take_scalar(
-    struct reader *reader, const yaml_node_t *node, const char *what, const char **ret_text)
+/* The text of a single value, lent; `what` is what else would have fitted, for the message. NULL: it is none,
+ * and the error says so (EINVAL). */
+static const char *take_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
 {
-    if (node->type != YAML_SCALAR_NODE)
-        return wrong_kind(reader, node, what);
-    int result = check_tag(reader, node);
-    if (result < 0)
-        return result;
+    if (node->type != YAML_SCALAR_NODE) {
+        wrong_kind(reader, node, what);
+        return NULL;
+    }
+    if (check_tag(reader, node) < 0)
+        return NULL;
     const char *text = (const char *)node->data.scalar.value;
-    if (is_null(node))
-        return at(reader, node,
-            error_set(reader->error, EINVAL, BLAME_USER,
-                "%s: leave the key out, or write \"\" for an empty text",
-                *text ? "null is no value" : "there is no value"));
-    if (strlen(text) != node->data.scalar.length)
-        return at(
-            reader, node, error_set(reader->error, EINVAL, BLAME_USER, "there is a NUL character in it"));
     reader->expansion += node->data.scalar.length + 1;
-    if (reader->expansion > EXPANSION_MAX)
-        return at(reader, node,
-            error_set(reader->error, EINVAL, BLAME_USER, "the aliases expand to more than %zu MiB",
-                EXPANSION_MAX >> 20));
-    *ret_text = text;
-    return 0;
+    int result = 0;
+    if (is_null(node))
+        result = error_set(reader->error, EINVAL, BLAME_USER,
+            "%s: leave the key out, or write \"\" for an empty text",
+            *text ? "null is no value" : "there is no value");
+    else if (strlen(text) != node->data.scalar.length)
+        result = error_set(reader->error, EINVAL, BLAME_USER, "there is a NUL character in it");
+    else if (reader->expansion > EXPANSION_MAX)
+        result = error_set(reader->error, EINVAL, BLAME_USER, "the aliases expand to more than %zu MiB",
+            EXPANSION_MAX >> 20);
+    if (result == 0)
+        return text;
+    at(reader, node, result);
+    return NULL;
 }
 
 /* Entry `index` of a map, whose key must be a single value that is not there before it. */
@@ -168,9 +169,9 @@ static int take_entry(struct reader *reader, const yaml_node_t *map, size_t inde
     const yaml_node_pair_t *pairs = map->data.mapping.pairs.start;
     struct entry entry = {
         .key = node_of(reader, pairs[index].key), .value = node_of(reader, pairs[index].value)};
-    int result = take_scalar(reader, entry.key, "a key that is a single value", &entry.name);
-    if (result < 0)
-        return result;
+    entry.name = take_scalar(reader, entry.key, "a key that is a single value");
+    if (!entry.name)
+        return -EINVAL;
     for (size_t i = 0; i < index; i++) {
         const yaml_node_t *earlier = node_of(reader, pairs[i].key);
         if (strcmp((const char *)earlier->data.scalar.value, entry.name) != 0)
@@ -196,9 +197,8 @@ static int assign(struct reader *reader, const struct config_key *key, void *obj
 static int assign_scalar(struct reader *reader, const struct config_key *key, void *object,
     const yaml_node_t *node, const char *what)
 {
-    const char *text;
-    int result = take_scalar(reader, node, what, &text);
-    return result < 0 ? result : assign(reader, key, object, node, text);
+    const char *text = take_scalar(reader, node, what);
+    return text ? assign(reader, key, object, node, text) : -EINVAL;
 }
 
 static int check_room(struct reader *reader, const struct config_key *key, const yaml_node_t *node)
@@ -228,7 +228,24 @@ static int read_list(
     return result;
 }
 
-/* A map of names to values, each of which is assigned as NAME=VALUE. */
+/* One name with its value, assigned as NAME=VALUE. */
+static int read_pair(
+    struct reader *reader, const struct config_key *key, void *object, const struct entry *entry)
+{
+    const char *value = take_scalar(reader, entry->value, "a single value");
+    if (!value)
+        return -EINVAL;
+    if (strchr(entry->name, '='))
+        return at(
+            reader, entry->key, error_set(reader->error, EINVAL, BLAME_USER, "there is '=' in the name"));
+    char *pair;
+    if (asprintf(&pair, "%s=%s", entry->name, value) < 0)
+        return error_set(reader->error, ENOMEM, BLAME_OURS, "out of memory");
+    int result = assign(reader, key, object, entry->value, pair);
+    free(pair);
+    return result;
+}
+
 static int read_pairs(
     struct reader *reader, const struct config_key *key, void *object, const yaml_node_t *map)
 {
@@ -237,21 +254,11 @@ static int read_pairs(
         result = check_room(reader, key, map);
     for (size_t i = 0; result == 0 && i < item_count(map); i++) {
         struct entry entry;
-        const char *value = NULL;
-        char *pair = NULL;
         result = take_entry(reader, map, i, &entry);
         if (result < 0)
             break;
         size_t length = path_enter(reader, entry.name);
-        result = take_scalar(reader, entry.value, "a single value", &value);
-        if (result == 0 && strchr(entry.name, '='))
-            result = at(
-                reader, entry.key, error_set(reader->error, EINVAL, BLAME_USER, "there is '=' in the name"));
-        if (result == 0 && asprintf(&pair, "%s=%s", entry.name, value) < 0)
-            result = error_set(reader->error, ENOMEM, BLAME_OURS, "out of memory");
-        if (result == 0)
-            result = assign(reader, key, object, entry.value, pair);
-        free(pair);
+        result = read_pair(reader, key, object, &entry);
         path_leave(reader, length);
     }
     return result;
@@ -261,12 +268,11 @@ static int read_pairs(
 static int read_words(
     struct reader *reader, const struct config_key *key, void *object, const yaml_node_t *node)
 {
-    const char *text;
     char **words = NULL;
-    int result = take_scalar(reader, node, "a list or a single value", &text);
-    if (result < 0)
-        return result;
-    result = value_words(text, &words, reader->error);
+    const char *text = take_scalar(reader, node, "a list or a single value");
+    if (!text)
+        return -EINVAL;
+    int result = value_words(text, &words, reader->error);
     if (result == 0 && !words[0])
         result = error_set(reader->error, EINVAL, BLAME_USER, "the command is empty");
     if (result < 0)

@@ -265,7 +265,7 @@ static void a_command_must_give_a_name(void **state)
 
 static void lists_have_an_end(void **state)
 {
-    enum { COUNT = 1030 };
+#define COUNT ((size_t)1030)
     char *argv[2 * COUNT + 2], values[COUNT][24];
     for (size_t i = 0; i < COUNT; i++) {
         snprintf(values[i], sizeof values[i], "N%zu=", i);
@@ -277,7 +277,7 @@ static void lists_have_an_end(void **state)
     struct config *config;
     enum config_action action;
     struct error error;
-    assert_int_equal(config_load(2 * COUNT + 1, argv, NULL, &config, &action, &error), -EINVAL);
+    assert_int_equal(config_load((int)(2 * COUNT + 1), argv, NULL, &config, &action, &error), -EINVAL);
     assert_string_equal(error.message, "--env: more than 1024 entries");
 }
 
@@ -286,7 +286,7 @@ static void loading_does_not_depend_on_an_earlier_scan(void **state)
     char *argv[] = {"x", "-a", "-b", NULL};
     optind = 1;
     opterr = 0;
-    getopt(3, argv, "ab");
+    assert_int_equal(getopt(3, argv, "ab"), 'a');
     struct config *config = LOAD("-n", "2", "server");
     assert_int_equal(config->services[0].workers, 2);
     config_unref(config);

@@ -23,6 +23,7 @@ static int runs_out(void)
     return countdown >= 0 && countdown-- == 0;
 }
 
+/* NOLINTBEGIN(bugprone-reserved-identifier): the linker's --wrap makes these names. */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *memory, size_t size);
@@ -58,6 +59,8 @@ char *__wrap_strndup(const char *text, size_t size)
 {
     return runs_out() ? NULL : __real_strndup(text, size);
 }
+
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 /* Loads with the first, second, … allocation failing, until none does any more. */
 static void fail_each_allocation(int argc, char *const argv[], const char *yaml)

@@ -346,12 +346,12 @@ static void an_alias_inside_its_own_anchor_ends(void **state)
 /* A text of `head`, `count` times `item`, and `tail`: the caller's. */
 static char *repeat(const char *head, const char *item, size_t count, const char *tail)
 {
-    size_t length = strlen(head), step = strlen(item);
-    char *text = malloc(length + count * step + strlen(tail) + 1);
-    memcpy(text, head, length);
-    for (size_t i = 0; i < count; i++, length += step)
-        memcpy(text + length, item, step);
-    memcpy(text + length, tail, strlen(tail) + 1);
+    char *text = malloc(strlen(head) + count * strlen(item) + strlen(tail) + 1);
+    assert_non_null(text);
+    char *end = stpcpy(text, head);
+    for (size_t i = 0; i < count; i++)
+        end = stpcpy(end, item);
+    stpcpy(end, tail);
     return text;
 }
 
