@@ -303,6 +303,7 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
         log_event(LOG_INFO, "worker started", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
         return;
     }
+    worker->not_executed = true;
     worker_fail(worker, &error);
 }
 
@@ -399,7 +400,10 @@ void worker_fail(struct worker *worker, const struct error *why)
         return;
     if (!worker->failure.code)
         worker->failure = *why;
-    worker_stop(worker);
+    if (worker->not_executed)
+        set_state(worker, WORKER_STOPPING);
+    else
+        worker_stop(worker);
     service_worker_failed(worker);
 }
 
@@ -476,7 +480,8 @@ void worker_exited(struct worker *worker, int wait_status)
     store_name(worker, name);
     master_forget(master_of(worker), name);
     describe_exit(wait_status, how, sizeof how);
-    worker->exit_code = exit_code_of(wait_status);
+    if (!worker->not_executed)
+        worker->exit_code = exit_code_of(wait_status);
     bool expected = worker->state >= WORKER_DRAINING;
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)));

@@ -57,6 +57,7 @@ struct worker {
     pid_t pid;
     int pidfd;
     bool executed;         /* runs its program */
+    bool not_executed;     /* … or never will: it said why, and exits with exit_code by itself */
     int64_t started_ms;    /* CLOCK_MONOTONIC */
     int64_t started_at_ms; /* CLOCK_REALTIME */
     int exit_code;         /* as a shell says it, once it has exited */
