@@ -6,8 +6,8 @@
  * bufferevent (evhttp_set_bevcb()); it is adopted when the loop comes round, when evhttp has made the
  * evhttp_connection, which is the argument of the bufferevent's callbacks. From then on:
  *
- *     idle ── bytes come (callback of the input buffer) ──► reading ── the request is whole (its handler) ──►
- * answering ▲ │ └──────────────────────── the answer is written (completion callback of the request)
+ *     idle ── bytes come (callback of the input buffer) ──► busy ── the request is whole (its handler) ──►
+ * answering ▲ │ └─────────────────── the answer is written (completion callback of the request)
  * ──────────────────────┘
  *
  * Each connection's bufferevent is held by a reference until its end was seen, so that looking at it is
@@ -32,7 +32,7 @@ struct connection {
     int fd;                           /* -1: not adopted */
     struct evbuffer_cb_entry *input;  /* sees bytes come */
     struct evhttp_request *answering; /* NULL: no handler has been called, or its answer is written */
-    bool reading;                     /* bytes of a request have come */
+    bool busy;                        /* bytes of a request have come that isn't answered */
     int64_t idle_since_ms;
     gapless_http_cb complete_cb;
     void *complete_cb_arg;
@@ -101,7 +101,7 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
 {
     struct connection *c = arg;
     if (info->n_added > 0)
-        c->reading = true;
+        c->busy = true;
 }
 
 static bool make_room(struct gapless_http *h, int fd)
@@ -139,7 +139,7 @@ static bool adopt(struct connection *c)
     c->fd = fd;
     c->evcon = arg;
     struct evbuffer *input = bufferevent_get_input(c->bev);
-    c->reading = evbuffer_get_length(input) > 0;
+    c->busy = evbuffer_get_length(input) > 0;
     c->input = evbuffer_add_cb(input, on_input, c);
     evhttp_connection_set_closecb(c->evcon, on_close, c);
     return true;
@@ -208,7 +208,7 @@ static void on_complete(struct evhttp_request *request, void *arg)
     c->complete_cb = NULL;
     c->idle_since_ms = event_now_ms();
     /* What is there already belongs to the next request. */
-    c->reading = evbuffer_get_length(bufferevent_get_input(c->bev)) > 0;
+    c->busy = evbuffer_get_length(bufferevent_get_input(c->bev)) > 0;
     if (callback)
         callback(request, c->complete_cb_arg);
 }
@@ -297,7 +297,7 @@ void http_drain(struct gapless_http *h)
 /* When a connection may be closed: INT64_MAX while it owes an answer. */
 static int64_t close_at(const struct connection *c)
 {
-    if (!c->evcon || c->answering || c->reading)
+    if (!c->evcon || c->busy)
         return INT64_MAX;
     const struct gapless_event *e = c->http->e;
     int64_t since = c->idle_since_ms > e->drain_started_ms ? c->idle_since_ms : e->drain_started_ms;
