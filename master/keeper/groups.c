@@ -21,6 +21,15 @@ static bool group_has_child(pid_t group)
     return waitid(P_PGID, (id_t)group, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
+void groups_end(struct store *store, pid_t pid)
+{
+    for (struct store_entry *entry = store_first(store); entry; entry = entry->next)
+        if (entry->pid == pid && !entry->exited) {
+            kill(-pid, SIGKILL);
+            return;
+        }
+}
+
 void groups_kill(struct store *store)
 {
     for (struct store_entry *entry = store_first(store); entry; entry = entry->next) {
@@ -37,7 +46,7 @@ void groups_kill(struct store *store)
 bool groups_alive(struct store *store)
 {
     for (struct store_entry *entry = store_first(store); entry; entry = entry->next)
-        if (entry->pid != 0 && !entry->exited)
+        if (entry->pid != 0 && (!entry->exited || group_has_child(entry->pid)))
             return true;
     return false;
 }

@@ -107,7 +107,8 @@ static void child_exited(struct keeper *keeper, pid_t pid, int wait_status)
 
 /* The master first: in the middle of restoring only its end counts. A child is looked at, then what the
  * master sent is read, and only then is the child reaped: the entry of a worker, sent before it executed
- * anything, is in the store when its exit is, however quickly it ended. */
+ * anything, is in the store when its exit is, however quickly it ended. What it leaves in its group ends with
+ * it. */
 static void reap(struct keeper *keeper)
 {
     int status;
@@ -118,6 +119,7 @@ static void reap(struct keeper *keeper)
         if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
             return;
         conversation_receive(keeper);
+        groups_end(keeper->store, info.si_pid);
         if (waitpid(info.si_pid, &status, WNOHANG) <= 0)
             return;
         if (info.si_pid == keeper->master.pid)
