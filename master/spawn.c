@@ -241,25 +241,53 @@ static int set_up(const struct config_service *service, struct error *error)
     return r;
 }
 
-/* execve(2) says ENOENT for a missing interpreter as well, which sends people looking for a file that is
+/* execve(2) by PATH. Not execvp(3): that gives what is no program to the shell, which then reads it as a
+ * script. Returns errno: what a file in an earlier directory gave counts more than that there is none in the
+ * last. */
+static int execute_by_path(const struct spawn_request *request)
+{
+    const char *program = request->argv[0], *path = getenv("PATH");
+    if (strchr(program, '/')) {
+        execve(program, request->argv, request->envp);
+        return errno;
+    }
+    int code = ENOENT;
+    for (path = path ? path : "/usr/local/bin:/usr/bin:/bin"; path; path = *path ? path + 1 : NULL) {
+        size_t length = strcspn(path, ":");
+        char file[PATH_MAX];
+        int n = snprintf(file, sizeof file, "%.*s%s%s", (int)length, path, length ? "/" : "./", program);
+        if (n > 0 && (size_t)n < sizeof file) {
+            execve(file, request->argv, request->envp);
+            if (errno != ENOENT && errno != ENOTDIR)
+                code = errno;
+        }
+        path += length;
+    }
+    return code;
+}
+
+/* The kernel says ENOENT for a missing interpreter as well, which sends people looking for a file that is
  * there. */
 static int execute(const struct spawn_request *request, struct error *error)
 {
     const char *program = request->argv[0];
     environ = (char **)request->envp;
-    execvp(program, request->argv);
-    int code = errno;
-    if (code == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
+    int code = execute_by_path(request);
+    bool path = strchr(program, '/') != NULL;
+    if (code == ENOENT && path && access(program, F_OK) == 0)
         error_set(error, ENOEXEC, BLAME_USER,
             "cannot execute %s: the interpreter that it names does not exist", program);
-    else if (code == EACCES && strchr(program, '/')) {
+    else if (code == ENOEXEC)
+        error_set(
+            error, code, BLAME_USER, "cannot execute %s: it is not a program (exec format error)", program);
+    else if (code == EACCES && path) {
         struct stat st;
-        bool directory = stat(program, &st) == 0 && !S_ISREG(st.st_mode);
+        bool file = stat(program, &st) != 0 || S_ISREG(st.st_mode);
         error_set(error, code, BLAME_USER, "cannot execute %s: %s", program,
-            directory ? "it is not a regular file" : "permission denied (is it executable for that user?)");
+            file ? "permission denied (is it executable for that user?)" : "it is not a regular file");
     } else if (code == ENOENT)
         error_set(error, code, BLAME_USER, "cannot execute %s: no such %s", program,
-            strchr(program, '/') ? "file" : "command in PATH");
+            path ? "file" : "command in PATH");
     else
         error_errno(error, code, BLAME_USER, "cannot execute %s", program);
     return error->code == ENOENT ? SPAWN_EXIT_NOT_FOUND : SPAWN_EXIT_NOT_EXECUTABLE;
