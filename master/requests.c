@@ -92,10 +92,12 @@ static int await(struct waiter *waiter, const struct service *service, uint64_t 
     return 0;
 }
 
-static struct awaited **find(struct waiter *waiter, const struct service *service, uint64_t generation)
+static struct awaited **find(
+    struct waiter *waiter, const struct service *service, uint64_t first, uint64_t last)
 {
     for (struct awaited **link = &waiter->awaited; *link; link = &(*link)->next)
-        if ((*link)->generation == generation && strcmp((*link)->service, service->name) == 0)
+        if ((*link)->generation >= first && (*link)->generation <= last &&
+            strcmp((*link)->service, service->name) == 0)
             return link;
     return NULL;
 }
@@ -114,36 +116,38 @@ static void reply_progress(
 void requests_progress(struct service *service, uint64_t generation, const char *phase, const char *text)
 {
     for (struct waiter *waiter = service->master->waiters; waiter; waiter = waiter->next)
-        if (waiter->request && find(waiter, service, generation))
+        if (waiter->request && find(waiter, service, generation, generation))
             reply_progress(waiter, service, phase, text);
 }
 
-static void end(struct service *service, uint64_t generation, int code, const char *reason)
+/* The upgrades to generations from `first` to `last` have ended. why: NULL where they are done. */
+static void end(struct service *service, uint64_t first, uint64_t last, const struct error *why)
 {
     for (struct waiter *waiter = service->master->waiters, *next; waiter; waiter = next) {
         next = waiter->next;
-        struct awaited **link = find(waiter, service, generation);
+        struct awaited **link = find(waiter, service, first, last);
         if (!link)
             continue;
         struct awaited *awaited = *link;
+        char done[128];
+        snprintf(
+            done, sizeof done, "generation %" PRIu64 " of %s serves", awaited->generation, service->name);
         *link = awaited->next;
         free(awaited->service);
         free(awaited);
-        settle(waiter, code, reason);
+        settle(waiter, why ? CODE_FAILED : CODE_DONE, why ? why->message : done);
         answer(service->master, waiter);
     }
 }
 
 void requests_failed(struct service *service, uint64_t generation, const struct error *why)
 {
-    end(service, generation, CODE_FAILED, why->message);
+    end(service, generation, generation, why);
 }
 
 void requests_done(struct service *service, uint64_t generation)
 {
-    char text[128];
-    snprintf(text, sizeof text, "generation %" PRIu64 " of %s serves", generation, service->name);
-    end(service, generation, CODE_DONE, text);
+    end(service, 0, generation, NULL);
 }
 
 void requests_stopped(struct master *master)
@@ -186,7 +190,7 @@ static void begin(struct waiter *waiter, struct service *service)
     }
     if (service_upgrade(service, &generation, &error) == 0)
         return;
-    struct awaited **link = find(waiter, service, generation);
+    struct awaited **link = find(waiter, service, generation, generation);
     if (!link)
         return;
     struct awaited *awaited = *link;

@@ -195,6 +195,19 @@ static void do_start(struct service *service)
     requests_progress(service, generation->id, "spawn", NULL);
 }
 
+/* An upgrade is done when nothing older than its generation is left: also one that a later upgrade has
+ * overtaken meanwhile. */
+static void report_done(struct service *service)
+{
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    uint64_t oldest = active ? active->id : 0;
+    for (const struct generation *g = service->generations; g; g = g->next)
+        if (g->id < oldest)
+            oldest = g->id;
+    if (oldest)
+        requests_done(service, oldest);
+}
+
 static void do_switch(struct service *service)
 {
     struct generation *starting = service_generation(service, GENERATION_STARTING);
@@ -210,8 +223,7 @@ static void do_switch(struct service *service)
         generation_drain(active);
         requests_progress(service, starting->id, "drain", NULL);
     }
-    if (!count_draining(service))
-        requests_done(service, starting->id);
+    report_done(service);
 }
 
 static void do_abort(struct service *service, const struct error *why)
@@ -363,9 +375,7 @@ static void generation_gone(struct service *service, struct generation *generati
     log_event(
         LOG_INFO, "generation ended", LOG_S("service", service->name), LOG_U("generation", generation->id));
     remove_generation(service, generation);
-    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
-    if (active && !count_draining(service))
-        requests_done(service, active->id);
+    report_done(service);
     if (service->upgrade != UPGRADE_STOPPED && count_draining(service) < SERVICE_MAX_DRAINING)
         carry_out(service, UPGRADE_ROOM, NULL);
 }

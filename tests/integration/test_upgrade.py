@@ -4,6 +4,7 @@
 
 import os
 import signal
+import subprocess
 
 import harness
 
@@ -33,6 +34,26 @@ class UpgradeTest(harness.TestCase):
         gapless.wait_serving(2)
         self.assertFalse(harness.is_alive(old))
         self.assertEqual(harness.version_at(self.address)[0], "two")
+
+    def test_upgrade_that_a_later_one_overtakes_is_told_its_end_too(self):
+        gapless = self.serve(*self.listen, "--", self.hello("one"))
+        old = gapless.worker_pids()[0]
+        with harness.connect(self.address) as client:
+            client.sendall(b"GET /slow?ms=1000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            harness.wait_until(lambda: harness.established(self.port, old), "the request to be accepted")
+            with subprocess.Popen([harness.program("GAPLESS"), "upgrade", "--admin", gapless.admin],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True) as first:
+                try:
+                    harness.wait_until(lambda: gapless.generation() == 2, "the switch")
+                    second = gapless.verb("upgrade")
+                    self.assertEqual(second.returncode, 0, second.stdout + second.stderr)
+                    self.assertIn("generation 3", second.stdout)
+                    self.assertEqual(first.wait(harness.PATIENCE), 0)
+                    self.assertIn("generation 2", first.stdout.read())
+                finally:
+                    first.kill()
+            self.assertEqual(harness.read_answer(client)[0], 200)
 
     def test_connection_in_the_queue_of_the_old_version_is_served(self):
         # The only worker is stopped: it accepts nothing, connections wait in the queue of the shared socket.
