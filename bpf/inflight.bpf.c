@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * In-flight tracking: which worker holds how many connections, and on how many of them a request has been
+ * read and not been answered. For servers that know nothing of it; docs/tracking.md says what is exact and
+ * what an estimate.
+ *
+ * Stable tracepoints only (tp_btf): kprobes and fentry are off or forbidden on many hosts.
+ */
+#include "bpf/kernel.h"
+
+#include "bpf/inflight.h"
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+    __type(key, int);
+    __type(value, struct inflight_connection);
+} connections SEC(".maps");
+
+/* The slot of the worker that a task belongs to; set by pidfd for a worker's first process, inherited by
+ * fork. */
+struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, __u32);
+} tasks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, INFLIGHT_SLOTS);
+    __type(key, __u32);
+    __type(value, struct inflight_slot);
+} slots SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, INFLIGHT_SLOTS);
+    __type(key, __u32);
+    __type(value, struct inflight_look);
+} looks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, INFLIGHT_TAGS);
+    __type(key, __u32);
+    __type(value, struct inflight_pending);
+} pendings SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, INFLIGHT_RING_BYTES);
+} events SEC(".maps");
+
+/* Attempts of a compare-and-swap; each failure means that another CPU has moved the same connection
+ * meanwhile. */
+#define ATTEMPTS 32
+
+static __always_inline struct inflight_slot *slot_of(__u32 slot)
+{
+    return bpf_map_lookup_elem(&slots, &slot);
+}
+
+/* The slot of the current task's worker, 0 for a stranger. Threads that io_uring makes never pass the fork
+ * tracepoint (create_io_thread), but are in the worker's thread group. A thread that executes becomes the
+ * leader: so each thread has a mark of its own. */
+static __always_inline __u32 current_slot(void)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    __u32 *mark = bpf_task_storage_get(&tasks, task, 0, 0);
+    if (!mark)
+        mark = bpf_task_storage_get(&tasks, task->group_leader, 0, 0);
+    return mark ? *mark : 0;
+}
+
+static __always_inline void say_drained(__u32 slot, struct inflight_slot *counts)
+{
+    struct inflight_event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
+    if (!event) {
+        __sync_fetch_and_add(&counts->lost, 1);
+        return;
+    }
+    event->slot = slot;
+    event->pad = 0;
+    bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
+}
+
+/* An event whose worker can't be told: no count is certain any more. */
+static __always_inline void count_lost(void)
+{
+    struct inflight_slot *nobody = slot_of(0);
+    if (nobody)
+        __sync_fetch_and_add(&nobody->lost, 1);
+}
+
+static __always_inline void leave_flight(__u32 slot, struct inflight_slot *counts)
+{
+    if (__sync_fetch_and_sub(&counts->in_flight, 1) == 1 && counts->draining)
+        say_drained(slot, counts);
+}
+
+/* Moves a connection to `state`, for the current task's worker where nobody owns it yet, and counts. What
+ * goes up goes up before the swap and what goes down goes down after it, so that no count is ever below zero,
+ * whatever another CPU does. Returns the owner's counts, or NULL where the connection is closed or has no
+ * owner. */
+static __always_inline struct inflight_slot *move(struct inflight_connection *connection, __u32 state)
+{
+    for (int i = 0; i < ATTEMPTS; i++) {
+        __u64 old = *(volatile __u64 *)&connection->word;
+        __u32 was = INFLIGHT_WORD_STATE(old), owner = INFLIGHT_WORD_SLOT(old);
+        if (was == INFLIGHT_CLOSED)
+            return 0;
+        __u32 slot = owner ? owner : current_slot();
+        struct inflight_slot *counts = slot_of(slot);
+        if (!slot || !counts)
+            return 0;
+        if (owner && was == state)
+            return counts;
+        bool begins = state == INFLIGHT_BUSY && was != INFLIGHT_BUSY;
+        bool ends = state != INFLIGHT_BUSY && was == INFLIGHT_BUSY;
+        if (!owner)
+            __sync_fetch_and_add(&counts->connections, 1);
+        if (begins) {
+            __sync_fetch_and_add(&counts->in_flight, 1);
+            connection->busy_since_ns = bpf_ktime_get_ns();
+        }
+        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, state)) == old) {
+            if (begins)
+                __sync_fetch_and_add(&counts->requests, 1);
+            if (ends)
+                leave_flight(slot, counts);
+            return counts;
+        }
+        if (!owner)
+            __sync_fetch_and_sub(&counts->connections, 1);
+        if (begins)
+            leave_flight(slot, counts);
+    }
+    count_lost();
+    return 0;
+}
+
+static __always_inline void close_connection(struct inflight_connection *connection)
+{
+    for (int i = 0; i < ATTEMPTS; i++) {
+        __u64 old = *(volatile __u64 *)&connection->word;
+        __u32 was = INFLIGHT_WORD_STATE(old), slot = INFLIGHT_WORD_SLOT(old);
+        if (was == INFLIGHT_CLOSED)
+            return;
+        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, INFLIGHT_CLOSED)) != old)
+            continue;
+        struct inflight_slot *counts = slot ? slot_of(slot) : 0;
+        if (!counts)
+            return;
+        if (was == INFLIGHT_BUSY)
+            leave_flight(slot, counts);
+        __sync_fetch_and_sub(&counts->connections, 1);
+        return;
+    }
+    count_lost();
+}
+
+/* Linux 4.16. The end of a connection: the server has closed or shut down its side, so no answer can follow
+ * (FIN_WAIT1, LAST_ACK), or it was reset (CLOSE). The client's half-close (CLOSE_WAIT) isn't one: its answer
+ * is still owed. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed, struct sock *sk, int from, int to)
+{
+    if (from == TCP_LISTEN || (to != TCP_FIN_WAIT1 && to != TCP_LAST_ACK && to != TCP_CLOSE))
+        return 0;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (connection)
+        close_connection(connection);
+    return 0;
+}
+
+/* Linux 6.3. */
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(bytes_read, struct sock *sk, int length, int flags)
+{
+    if (length <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE)))
+        return 0;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection)
+        return 0;
+    struct inflight_slot *counts = move(connection, INFLIGHT_BUSY);
+    if (counts)
+        __sync_fetch_and_add(&counts->bytes_in, length);
+    return 0;
+}
+
+/* Linux 6.3. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(bytes_written, struct sock *sk, int length, int flags)
+{
+    if (length <= 0)
+        return 0;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection)
+        return 0;
+    __u32 state = connection->protocol == INFLIGHT_STREAM ? INFLIGHT_BUSY : INFLIGHT_ANSWERED;
+    struct inflight_slot *counts = move(connection, state);
+    if (!counts)
+        return 0;
+    __sync_fetch_and_add(&counts->bytes_out, length);
+    counts->last_write_ns = bpf_ktime_get_ns();
+    return 0;
+}
+
+/* Processes and threads alike. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
+{
+    __u32 slot = current_slot();
+    if (slot)
+        bpf_task_storage_get(&tasks, child, &slot, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    return 0;
+}
+
+static __always_inline void look_at_pending(
+    struct inflight_connection *connection, bool accepted, bool unread)
+{
+    __u32 tag = connection->tag;
+    struct inflight_pending *pending = bpf_map_lookup_elem(&pendings, &tag);
+    if (!pending)
+        return;
+    if (accepted)
+        pending->accepted++;
+    else
+        pending->queued++;
+    if (accepted && unread)
+        pending->unread++;
+}
+
+/* Linux 5.8 (iter/tcp 5.9). The last look: what no tracepoint tells. */
+SEC("iter/tcp")
+int look(struct bpf_iter__tcp *ctx)
+{
+    struct sock_common *common = ctx->sk_common;
+    if (!common)
+        return 0;
+    struct tcp_sock *tcp = bpf_skc_to_tcp_sock(common);
+    if (!tcp || common->skc_state == TCP_LISTEN)
+        return 0;
+    struct sock *sk = &tcp->inet_conn.icsk_inet.sk;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection)
+        return 0;
+    int state = common->skc_state;
+    /* A FIN takes a sequence number of its own, which is no byte to read or send. */
+    __u32 unread = tcp->rcv_nxt - tcp->copied_seq, unsent = tcp->write_seq - tcp->snd_una;
+    if (unread && (state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING))
+        unread--;
+    if (unsent && (state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK || state == TCP_CLOSING))
+        unsent--;
+    bool held = sk->sk_socket != 0;
+    __u64 word = connection->word;
+    __u32 slot = INFLIGHT_WORD_SLOT(word);
+    if (!slot) {
+        if (INFLIGHT_WORD_STATE(word) != INFLIGHT_CLOSED)
+            look_at_pending(connection, held, unread != 0);
+        return 0;
+    }
+    /* What the process has closed, the kernel ends by itself: also when the process is gone. */
+    struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
+    if (!held || !seen)
+        return 0;
+    seen->connections++;
+    seen->unread += unread != 0;
+    seen->unsent += unsent != 0;
+    if (INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY) {
+        seen->busy++;
+        if (!seen->oldest_busy_ns || connection->busy_since_ns < seen->oldest_busy_ns)
+            seen->oldest_busy_ns = connection->busy_since_ns;
+    }
+    return 0;
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The ebpf tracker: loads inflight.bpf.c, attaches it, and reads its maps.
+ */
+#include "bpf/inflight.h"
+#include "bpf/backend.h"
+#include "bpf/inflight.skel.h"
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What has to be kept for a later master, in this order. The links hold the programs at their places; the
+ * programs' descriptors are for asking whether they missed anything. */
+enum kept {
+    KEPT_CONNECTIONS,
+    KEPT_TASKS,
+    KEPT_SLOTS,
+    KEPT_LOOKS,
+    KEPT_PENDINGS,
+    KEPT_EVENTS,
+    KEPT_LOOK, /* the iterator's link */
+    KEPT_STATE_CHANGED,
+    KEPT_BYTES_READ,
+    KEPT_BYTES_WRITTEN,
+    KEPT_FORKED,
+    KEPT_PROGRAM_FIRST, /* the four programs at tracepoints */
+    KEPT_COUNT = KEPT_PROGRAM_FIRST + 4
+};
+
+struct inflight {
+    int fds[KEPT_COUNT];
+    struct inflight_slot *slots;
+    struct inflight_look *looks;
+    struct inflight_pending *pendings;
+    struct ring_buffer *ring;
+    unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
+    int64_t looked_at_ns;
+    bool missed; /* a program was skipped: the counts are not known any more */
+    /* During tracker_dispatch(). */
+    void (*drained)(void *ctx, unsigned slot);
+    void *drained_ctx;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* ── loading ── */
+
+/* The last thing that libbpf complained about: the only place where it says why the kernel refused. */
+static char complaint[256];
+
+static __attribute__((format(printf, 2, 0))) int listen_to_libbpf(
+    enum libbpf_print_level level, const char *format, va_list arguments)
+{
+    if (level == LIBBPF_WARN && !complaint[0]) {
+        vsnprintf(complaint, sizeof complaint, format, arguments);
+        complaint[strcspn(complaint, "\n")] = 0;
+    }
+    return 0;
+}
+
+static int step(tracker_fault *fault, const char *name)
+{
+    return fault ? fault(name) : 0;
+}
+
+static int refused(int code, const char *what, struct error *error)
+{
+    if (code == EPERM || code == EACCES)
+        return error_set(
+            error, EPERM, BLAME_SYSTEM, "%s: not permitted (CAP_BPF and CAP_PERFMON are needed)", what);
+    return error_set(
+        error, code, BLAME_SYSTEM, "%s: %s%s%s", what, strerror(code), complaint[0] ? ": " : "", complaint);
+}
+
+/* What the programs attach to, and the kernel that brought it. */
+static const struct {
+    const char *name;
+    const char *since;
+} tracepoints[] = {{"sock_recv_length", "6.3"}, {"sock_send_length", "6.3"}, {"inet_sock_set_state", "4.16"},
+    {"sched_process_fork", "2.6"}};
+
+static int check_host(tracker_fault *fault, struct error *error)
+{
+    int r = step(fault, "btf");
+    struct btf *btf = r < 0 ? NULL : btf__load_vmlinux_btf();
+    if (!btf)
+        return error_set(
+            error, EOPNOTSUPP, BLAME_SYSTEM, "the kernel has no type information (/sys/kernel/btf/vmlinux)");
+    r = 0;
+    for (size_t i = 0; r == 0 && i < sizeof tracepoints / sizeof *tracepoints; i++) {
+        char type[64], name[64];
+        snprintf(type, sizeof type, "btf_trace_%s", tracepoints[i].name);
+        snprintf(name, sizeof name, "tracepoint %s", tracepoints[i].name);
+        if (step(fault, name) < 0 || btf__find_by_name_kind(btf, type, BTF_KIND_TYPEDEF) < 0)
+            r = error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "the kernel has no tracepoint %s (Linux %s)",
+                tracepoints[i].name, tracepoints[i].since);
+    }
+    btf__free(btf);
+    return r;
+}
+
+static int keep(struct inflight *inflight, enum kept which, int fd)
+{
+    inflight->fds[which] = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return inflight->fds[which] < 0 ? -errno : 0;
+}
+
+static int keep_all(struct inflight *inflight, const struct inflight_bpf *skeleton)
+{
+    const struct {
+        enum kept which;
+        int fd;
+    } all[] = {
+        {KEPT_CONNECTIONS, bpf_map__fd(skeleton->maps.connections)},
+        {KEPT_TASKS, bpf_map__fd(skeleton->maps.tasks)},
+        {KEPT_SLOTS, bpf_map__fd(skeleton->maps.slots)},
+        {KEPT_LOOKS, bpf_map__fd(skeleton->maps.looks)},
+        {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
+        {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
+        {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
+        {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
+        {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
+        {KEPT_BYTES_WRITTEN, bpf_link__fd(skeleton->links.bytes_written)},
+        {KEPT_FORKED, bpf_link__fd(skeleton->links.forked)},
+        {KEPT_PROGRAM_FIRST, bpf_program__fd(skeleton->progs.state_changed)},
+        {KEPT_PROGRAM_FIRST + 1, bpf_program__fd(skeleton->progs.bytes_read)},
+        {KEPT_PROGRAM_FIRST + 2, bpf_program__fd(skeleton->progs.bytes_written)},
+        {KEPT_PROGRAM_FIRST + 3, bpf_program__fd(skeleton->progs.forked)},
+    };
+    _Static_assert(sizeof all / sizeof *all == KEPT_COUNT, "every descriptor is kept");
+    int r = 0;
+    for (size_t i = 0; i < KEPT_COUNT && r == 0; i++)
+        r = keep(inflight, all[i].which, all[i].fd);
+    return r;
+}
+
+static void *map_array(int fd, size_t size)
+{
+    void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return mapped == MAP_FAILED ? NULL : mapped;
+}
+
+static int on_event(void *ctx, void *data, size_t size)
+{
+    struct inflight *inflight = ctx;
+    const struct inflight_event *event = data;
+    if (size >= sizeof *event && inflight->drained)
+        inflight->drained(inflight->drained_ctx, event->slot);
+    return 0;
+}
+
+static int map_all(struct inflight *inflight, struct error *error)
+{
+    inflight->slots = map_array(inflight->fds[KEPT_SLOTS], INFLIGHT_SLOTS * sizeof *inflight->slots);
+    inflight->looks = map_array(inflight->fds[KEPT_LOOKS], INFLIGHT_SLOTS * sizeof *inflight->looks);
+    inflight->pendings = map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
+    if (!inflight->slots || !inflight->looks || !inflight->pendings)
+        return refused(errno, "cannot map the counters", error);
+    inflight->ring = ring_buffer__new(inflight->fds[KEPT_EVENTS], on_event, inflight, NULL);
+    return inflight->ring ? 0 : refused(errno, "cannot map the events", error);
+}
+
+static void ebpf_close(void *state)
+{
+    struct inflight *inflight = state;
+    ring_buffer__free(inflight->ring);
+    if (inflight->slots)
+        munmap(inflight->slots, INFLIGHT_SLOTS * sizeof *inflight->slots);
+    if (inflight->looks)
+        munmap(inflight->looks, INFLIGHT_SLOTS * sizeof *inflight->looks);
+    if (inflight->pendings)
+        munmap(inflight->pendings, INFLIGHT_TAGS * sizeof *inflight->pendings);
+    for (size_t i = 0; i < KEPT_COUNT; i++)
+        fd_close(&inflight->fds[i]);
+    free(inflight);
+}
+
+static struct inflight *inflight_new(void)
+{
+    struct inflight *inflight = calloc(1, sizeof *inflight);
+    for (size_t i = 0; inflight && i < KEPT_COUNT; i++)
+        inflight->fds[i] = -1;
+    return inflight;
+}
+
+static int load(struct inflight_bpf *skeleton, tracker_fault *fault, struct error *error)
+{
+    int r = step(fault, "maps");
+    if (r < 0)
+        return refused(-r, "cannot make the maps", error);
+    r = step(fault, "programs");
+    if (r == 0)
+        r = inflight_bpf__load(skeleton);
+    if (r < 0)
+        return refused(-r, "cannot load the programs", error);
+    r = step(fault, "attach");
+    if (r == 0)
+        r = inflight_bpf__attach(skeleton);
+    return r < 0 ? refused(-r, "cannot attach the programs", error) : 0;
+}
+
+static int ebpf_open(tracker_fault *fault, void **ret_state, struct error *error)
+{
+    complaint[0] = 0;
+    libbpf_print_fn_t before = libbpf_set_print(listen_to_libbpf);
+    struct inflight *inflight = inflight_new();
+    struct inflight_bpf *skeleton = NULL;
+    int r = inflight ? check_host(fault, error) : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    if (r == 0 && !(skeleton = inflight_bpf__open()))
+        r = refused(errno, "cannot open the programs", error);
+    if (r == 0)
+        r = load(skeleton, fault, error);
+    if (r == 0 && (r = keep_all(inflight, skeleton)) < 0)
+        r = refused(-r, "cannot keep the programs", error);
+    inflight_bpf__destroy(skeleton);
+    libbpf_set_print(before);
+    /* The kernel's type information is some 10 MiB while it is read. */
+    malloc_trim(0);
+    if (r == 0)
+        r = map_all(inflight, error);
+    if (r < 0) {
+        if (inflight)
+            ebpf_close(inflight);
+        return r;
+    }
+    *ret_state = inflight;
+    return 0;
+}
+
+static int ebpf_adopt(struct fd_list *fds, void **ret_state, struct error *error)
+{
+    struct inflight *inflight = inflight_new();
+    if (!inflight)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = 0;
+    if (fds->count != KEPT_COUNT)
+        r = error_set(
+            error, EINVAL, BLAME_OURS, "%u descriptors were kept instead of %d", fds->count, KEPT_COUNT);
+    for (unsigned i = 0; r == 0 && i < KEPT_COUNT; i++)
+        inflight->fds[i] = fd_list_take(fds, i);
+    if (r == 0)
+        r = map_all(inflight, error);
+    if (r < 0) {
+        ebpf_close(inflight);
+        return r;
+    }
+    *ret_state = inflight;
+    return 0;
+}
+
+static const int *ebpf_fds(const void *state, unsigned *ret_count)
+{
+    *ret_count = KEPT_COUNT;
+    return ((const struct inflight *)state)->fds;
+}
+
+/* ── listeners and workers ── */
+
+static int ebpf_listen(
+    void *state, int fd, unsigned tag, enum inflight_protocol protocol, struct error *error)
+{
+    const struct inflight *inflight = state;
+    int type = 0, domain = 0;
+    socklen_t length = sizeof type;
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
+    length = sizeof domain;
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
+    if (type != SOCK_STREAM || (domain != AF_INET && domain != AF_INET6))
+        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only TCP connections are tracked");
+    struct inflight_connection connection = {
+        .word = INFLIGHT_WORD(0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u32)protocol};
+    if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
+    inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
+    return 0;
+}
+
+static int ebpf_begin(void *state, unsigned slot, int pidfd, pid_t pid, struct error *error)
+{
+    struct inflight *inflight = state;
+    inflight->slots[slot] = (struct inflight_slot){.connections = 0};
+    __u32 mark = slot;
+    if (bpf_map_update_elem(inflight->fds[KEPT_TASKS], &pidfd, &mark, BPF_ANY) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot mark process %d", pid);
+    if (slot > inflight->highest_slot)
+        inflight->highest_slot = slot;
+    return 0;
+}
+
+static void ebpf_resume(void *state, unsigned slot, pid_t pid)
+{
+    struct inflight *inflight = state;
+    if (slot > inflight->highest_slot)
+        inflight->highest_slot = slot;
+}
+
+static bool ebpf_is_quiet(const void *state, unsigned slot)
+{
+    const struct inflight_slot *counts = &((const struct inflight *)state)->slots[slot];
+    return !__atomic_load_n(&counts->connections, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&counts->in_flight, __ATOMIC_RELAXED);
+}
+
+static void ebpf_drain(void *state, unsigned slot)
+{
+    __atomic_store_n(&((struct inflight *)state)->slots[slot].draining, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ── numbers ── */
+
+static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers *ret)
+{
+    const struct inflight *inflight = state;
+    const struct inflight_slot *counts = &inflight->slots[slot];
+    int64_t connections = __atomic_load_n(&counts->connections, __ATOMIC_RELAXED);
+    int64_t in_flight = __atomic_load_n(&counts->in_flight, __ATOMIC_RELAXED);
+    ret->known = !inflight->missed && !__atomic_load_n(&counts->lost, __ATOMIC_RELAXED) &&
+                 !inflight->slots[0].lost && connections >= 0 && in_flight >= 0;
+    if (!ret->known)
+        return;
+    ret->connections = (uint64_t)connections;
+    ret->in_flight = (uint64_t)in_flight;
+    ret->requests = __atomic_load_n(&counts->requests, __ATOMIC_RELAXED);
+    ret->bytes_in = __atomic_load_n(&counts->bytes_in, __ATOMIC_RELAXED);
+    ret->bytes_out = __atomic_load_n(&counts->bytes_out, __ATOMIC_RELAXED);
+}
+
+/* A program that interrupts itself on the same CPU is skipped by the kernel: an event was lost. */
+static bool has_missed(const struct inflight *inflight)
+{
+    for (int i = KEPT_PROGRAM_FIRST; i < KEPT_COUNT; i++) {
+        struct bpf_prog_info info = {.type = 0};
+        __u32 size = sizeof info;
+        if (bpf_obj_get_info_by_fd(inflight->fds[i], &info, &size) == 0 && info.recursion_misses)
+            return true;
+    }
+    return false;
+}
+
+static int ebpf_look(void *state, struct error *error)
+{
+    struct inflight *inflight = state;
+    inflight->missed = inflight->missed || has_missed(inflight);
+    memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
+    memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
+    int fd = bpf_iter_create(inflight->fds[KEPT_LOOK]);
+    if (fd < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot look at the connections");
+    /* It writes nothing: reading runs it to its end. EAGAIN: a million sockets were passed, and it goes on.
+     */
+    char nothing[64];
+    ssize_t n;
+    do
+        n = read(fd, nothing, sizeof nothing);
+    while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
+    int code = errno;
+    close(fd);
+    if (n < 0)
+        return error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections");
+    inflight->looked_at_ns = now_ns();
+    return 0;
+}
+
+static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret)
+{
+    const struct inflight *inflight = state;
+    const struct inflight_look *look = &inflight->looks[slot];
+    const struct inflight_slot *counts = &inflight->slots[slot];
+    struct tracker_numbers numbers = {.known = false};
+    ebpf_count(state, slot, &numbers);
+    ret->known = numbers.known;
+    ret->connections = look->connections;
+    ret->busy = look->busy;
+    ret->unread = look->unread;
+    ret->unsent = look->unsent;
+    uint64_t last = __atomic_load_n(&counts->last_write_ns, __ATOMIC_RELAXED);
+    if (last)
+        ret->last_write_ms_ago = (inflight->looked_at_ns - (int64_t)last) / 1000000;
+    if (look->oldest_busy_ns)
+        ret->oldest_busy_ms = (inflight->looked_at_ns - (int64_t)look->oldest_busy_ns) / 1000000;
+}
+
+static int ebpf_event_fd(const void *state)
+{
+    return ring_buffer__epoll_fd(((const struct inflight *)state)->ring);
+}
+
+static void ebpf_dispatch(void *state, void (*drained)(void *ctx, unsigned slot), void *ctx)
+{
+    struct inflight *inflight = state;
+    inflight->drained = drained;
+    inflight->drained_ctx = ctx;
+    ring_buffer__consume(inflight->ring);
+    inflight->drained = NULL;
+}
+
+const struct tracker_backend tracker_backend_ebpf = {.name = "ebpf",
+    .open = ebpf_open,
+    .adopt = ebpf_adopt,
+    .fds = ebpf_fds,
+    .close = ebpf_close,
+    .listen = ebpf_listen,
+    .begin = ebpf_begin,
+    .resume = ebpf_resume,
+    .is_quiet = ebpf_is_quiet,
+    .drain = ebpf_drain,
+    .count = ebpf_count,
+    .look = ebpf_look,
+    .seen = ebpf_seen,
+    .event_fd = ebpf_event_fd,
+    .dispatch = ebpf_dispatch};

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What the in-flight programs (inflight.bpf.c) and user space (inflight.c) share: the layout of the maps.
+ */
+#ifndef GAPLESS_BPF_INFLIGHT_LAYOUT_H
+#define GAPLESS_BPF_INFLIGHT_LAYOUT_H
+
+#include <linux/types.h>
+
+/* Workers at the same time, those whose connections are still ending included. Slot 0 means "nobody's". */
+#define INFLIGHT_SLOTS 4096
+/* Listeners at the same time; tag 0 means "not ours". */
+#define INFLIGHT_TAGS 1024
+#define INFLIGHT_RING_BYTES 65536
+
+/* What the protocol of a listener is like. */
+enum inflight_protocol {
+    INFLIGHT_HTTP1,        /* what is read makes a connection busy, what is written makes it answered */
+    INFLIGHT_SERVER_FIRST, /* the same, but one that was accepted and is silent is busy: the server speaks
+                              first */
+    INFLIGHT_STREAM,       /* only connections count: each is busy as long as it is open */
+    INFLIGHT_PROTOCOL_COUNT
+};
+
+/* Of a connection. Closed is final: data that was queued can still be read after a reset, and would count it
+ * again. */
+enum inflight_state {
+    INFLIGHT_OPEN,     /* nothing was read or written yet */
+    INFLIGHT_ANSWERED, /* written since it was last read */
+    INFLIGHT_BUSY,     /* read since it was last written */
+    INFLIGHT_CLOSED,   /* the server has closed it, or the client has reset it */
+};
+
+/* Socket storage, copied by the kernel from a listener to each connection that it accepts (BPF_F_CLONE). The
+ * word is changed by compare-and-swap alone: the owner's slot in the upper half, enum inflight_state in the
+ * lower. */
+struct inflight_connection {
+    __u64 word;
+    __u64 busy_since_ns; /* CLOCK_MONOTONIC */
+    __u32 tag;
+    __u32 protocol; /* enum inflight_protocol */
+};
+_Static_assert(sizeof(struct inflight_connection) == 24, "shared with the kernel");
+
+#define INFLIGHT_WORD(slot, state) ((__u64)(slot) << 32 | (__u64)(state))
+#define INFLIGHT_WORD_SLOT(word) ((__u32)((word) >> 32))
+#define INFLIGHT_WORD_STATE(word) ((__u32)(word))
+
+/* One a worker: a cache line, written by the programs, read by user space from the mapped array without a
+ * call. */
+struct inflight_slot {
+    __s64 connections;
+    __s64 in_flight;
+    __u64 requests;
+    __u64 bytes_in;
+    __u64 bytes_out;
+    __u64 last_write_ns; /* CLOCK_MONOTONIC; 0: none yet */
+    __u64 lost;          /* events that could not be counted: the numbers are not known then */
+    __u64 draining;      /* set by user space: say on the ring when nothing is in flight any more */
+};
+_Static_assert(sizeof(struct inflight_slot) == 64, "a cache line");
+
+/* What a look (iter/tcp) finds of one worker's connections; added up in the kernel, so that it costs user
+ * space nothing however many there are. Set to zero before each look. */
+struct inflight_look {
+    __u64 connections; /* that the worker holds */
+    __u64 busy;
+    __u64 unread;         /* connections with bytes that were not read yet */
+    __u64 unsent;         /* connections with bytes that the client has not acknowledged yet */
+    __u64 oldest_busy_ns; /* since when the oldest busy one is; 0: none is */
+    __u64 pad[3];
+};
+_Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
+
+/* The same of what no worker owns yet, by listener. */
+struct inflight_pending {
+    __u64 queued;   /* in the accept queue */
+    __u64 accepted; /* accepted by somebody, nothing read or written */
+    __u64 unread;   /* of these, with bytes to read */
+    __u64 pad;
+};
+_Static_assert(sizeof(struct inflight_pending) == 32, "shared with the kernel");
+
+/* On the ring: this slot drains and has nothing in flight any more. */
+struct inflight_event {
+    __u32 slot;
+    __u32 pad;
+};
+
+#endif

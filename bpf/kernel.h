@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The few kernel types that our programs look into, kept by hand: only the fields that are used, relocated
+ * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
+ * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, net/ipv4/tcp_ipv4.c.
+ */
+#ifndef GAPLESS_BPF_KERNEL_H
+#define GAPLESS_BPF_KERNEL_H
+
+#include <linux/types.h>
+#include <stdbool.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define MSG_PEEK 2
+#define MSG_ERRQUEUE 0x2000
+
+/* include/net/tcp_states.h */
+enum {
+    TCP_ESTABLISHED = 1,
+    TCP_SYN_SENT,
+    TCP_SYN_RECV,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_TIME_WAIT,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_LAST_ACK,
+    TCP_LISTEN,
+    TCP_CLOSING,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock_common {
+    unsigned short skc_family;
+    volatile unsigned char skc_state;
+};
+
+struct socket;
+
+struct sock {
+    struct sock_common __sk_common;
+    struct socket *sk_socket;
+};
+
+struct inet_sock {
+    struct sock sk;
+};
+
+struct inet_connection_sock {
+    struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+    struct inet_connection_sock inet_conn;
+    __u32 rcv_nxt;
+    __u32 copied_seq;
+    __u32 snd_una;
+    __u32 write_seq;
+};
+
+struct task_struct {
+    struct task_struct *group_leader;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+    struct seq_file *seq;
+    __u64 session_id;
+    __u64 seq_num;
+};
+
+struct bpf_iter__tcp {
+    struct bpf_iter_meta *meta;
+    struct sock_common *sk_common;
+    unsigned int uid;
+};
+
+#pragma clang attribute pop
+
+#endif
