@@ -24,9 +24,9 @@
  * exit by KEEPER_EVENT_EXITED, in each case exactly once: as an event, or as `exited` of a restored entry. A
  * worker that the master starts must be put before it executes anything (it waits on its start pipe), with
  * its pidfd as the first descriptor and in a process group of its own (pgid == pid): what is not in the
- * store, nobody tells of and nobody ends. An entry stays after the exit until it is dropped; while it is
- * there, the keeper's end also ends what is left of the worker's group. Dropping the entry of a living worker
- * makes the keeper forget it: kill it first, drop when it has exited.
+ * store, nobody tells of and nobody ends. With the worker ends what it leaves in its group: the keeper kills
+ * that. An entry stays after the exit until it is dropped. Dropping the entry of a living worker makes the
+ * keeper forget it: kill it first, drop when it has exited.
  *
  * Failure: each function gives -EPIPE once the keeper is gone. The main process is then no more and nothing
  * can be kept for a successor; the master should end its workers and itself. -ENOBUFS (the keeper is stuck)

@@ -6,9 +6,10 @@
  * noticed.
  *
  * It decides nothing about services. It does five things, in one poll loop without any library:
- *   - store: named entries of descriptors, put and dropped by the master (store.h), given to each new master;
- *   - reaping: all workers are its own children (the master clones them with CLONE_PARENT), orphans come to
- * it (PR_SET_CHILD_SUBREAPER); exits of children that are in the store are told to the master;
+ *   - store: named entries of descriptors, put and dropped by the master, given to each new one (store.h);
+ *   - reaping: all workers are its own children (the master clones them with CLONE_PARENT), orphans come
+ *     to it (PR_SET_CHILD_SUBREAPER); an exit is told to the master and ends what the worker left in its
+ *     group;
  *   - signals of the main pid: forwarded to the master as messages (signals.h);
  *   - the service manager: sends what the master has to say to NOTIFY_SOCKET (service_manager.h);
  *   - the end: kills what is left of each worker's group, and exits with the code that the master gave.

@@ -215,20 +215,39 @@ bool world_is_gone(long pid)
     return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
 }
 
-/* The state letter behind the name, which may hold anything: proc(5). */
-static char process_state(long pid)
+/* State letter and parent: they stand behind the name, which may hold anything (proc(5)). */
+static void read_stat(long pid, char *ret_state, pid_t *ret_parent)
 {
     char path[64];
     char text[512];
+    *ret_state = '?';
+    *ret_parent = -1;
     snprintf(path, sizeof path, "/proc/%ld/stat", pid);
     FILE *file = fopen(path, "re");
     if (!file)
-        return '?';
+        return;
     size_t length = fread(text, 1, sizeof text - 1, file);
     fclose(file);
     text[length] = '\0';
     const char *end = strrchr(text, ')');
-    return end && end[1] == ' ' ? end[2] : '?';
+    if (end)
+        sscanf(end, ") %c %d", ret_state, ret_parent);
+}
+
+static char process_state(long pid)
+{
+    char state;
+    pid_t parent;
+    read_stat(pid, &state, &parent);
+    return state;
+}
+
+pid_t world_parent(long pid)
+{
+    char state;
+    pid_t parent;
+    read_stat(pid, &state, &parent);
+    return parent;
 }
 
 bool world_is_zombie(long pid)

@@ -57,6 +57,8 @@ bool world_is_gone(long pid);
 bool world_is_zombie(long pid);
 bool world_is_stopped(long pid);
 
+pid_t world_parent(long pid);
+
 unsigned world_count_fds(pid_t pid);
 
 /* What main() does when it is called as the keeper or the master; -1: it isn't. */

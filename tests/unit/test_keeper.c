@@ -290,12 +290,25 @@ static void an_exited_worker_that_is_put_again_keeps_its_status(void **state)
     assert_int_equal(status, EXITED(FAKE_WORKER_CODE));
 }
 
+static void what_a_worker_leaves_in_its_group_ends_with_it(void **state)
+{
+    struct world *world = *state;
+    world_begin(world);
+    long left = world_ask(world, "family worker/1");
+    pid_t leader = getpgid((pid_t)left);
+    kill(leader, SIGUSR1);
+    world_expect(world, "exited worker/1 %d %d", leader, EXITED(FAKE_WORKER_CODE));
+    world_until(world_is_gone, left, "what is left ends");
+    expect_nothing_but_a_signal(world);
+}
+
 static void other_children_are_reaped_in_silence(void **state)
 {
     struct world *world = *state;
     world_begin(world);
     long orphan = world_ask(world, "orphan");
     long unlisted = world_ask(world, "unlisted");
+    assert_int_equal(world_parent(orphan), world->keeper);
     kill((pid_t)orphan, SIGUSR1);
     kill((pid_t)unlisted, SIGUSR1);
     world_until(world_is_gone, orphan, "the orphan is reaped");
@@ -535,20 +548,6 @@ static void finish_gives_the_exit_code_and_kills_what_is_left(void **state)
     assert_true(is_dead(second));
 }
 
-static void finish_kills_what_an_exited_worker_left_in_its_group(void **state)
-{
-    struct world *world = *state;
-    world_begin(world);
-    long left = world_ask(world, "family worker/1");
-    pid_t leader = getpgid((pid_t)left);
-    kill(leader, SIGUSR1);
-    world_expect(world, "exited worker/1 %d %d", leader, EXITED(FAKE_WORKER_CODE));
-    assert_false(is_dead(left));
-    world_tell(world, "finish 0");
-    assert_exit(world_end(world), 0);
-    world_until(is_dead, left, "the left one dies");
-}
-
 static void a_master_that_stays_after_finish_is_killed(void **state)
 {
     struct world *world = *state;
@@ -672,6 +671,7 @@ int main(int argc, char *argv[])
         CASE(an_exit_before_the_put_was_read_keeps_its_status),
         CASE(an_exit_before_the_put_is_told_as_not_known),
         CASE(an_exited_worker_that_is_put_again_keeps_its_status),
+        CASE(what_a_worker_leaves_in_its_group_ends_with_it),
         CASE(other_children_are_reaped_in_silence),
         CASE(signals_are_forwarded_with_their_sender),
         CASE(other_signals_change_nothing),
@@ -686,7 +686,6 @@ int main(int argc, char *argv[])
         CASE(the_service_manager_may_have_a_path),
         CASE(a_service_manager_that_is_not_there_ends_nothing),
         CASE(finish_gives_the_exit_code_and_kills_what_is_left),
-        CASE(finish_kills_what_an_exited_worker_left_in_its_group),
         CASE(a_master_that_stays_after_finish_is_killed),
         CASE(a_first_master_that_fails_gives_its_code),
         CASE(a_first_master_that_is_killed_gives_its_signal),
