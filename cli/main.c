@@ -59,8 +59,8 @@ static int verb_master(int argc, char *const argv[])
 {
     char *end = NULL;
     errno = 0;
-    long fd = argc > 0 ? strtol(argv[0], &end, 10) : -1;
-    if (argc == 0 || end == argv[0] || *end || errno || fd < 3 || fd > INT_MAX) {
+    long fd = argc < 1 ? -1 : strtol(argv[0], &end, 10);
+    if (!end || end == argv[0] || *end || errno || fd < 3 || fd > INT_MAX) {
         fputs("gapless master: this is for \"gapless run\" to start\n", stderr);
         return VERB_USAGE;
     }

@@ -13,12 +13,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-static void directory_done(DIR **directory)
-{
-    if (*directory)
-        closedir(*directory);
-}
-
 /* Whether somebody listens there. One with a full backlog (EAGAIN) is alive, if busy. */
 static bool is_alive(const char *path)
 {
@@ -46,27 +40,36 @@ static int by_path(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Adds the one that this file of the directory is, if it is one. */
+static int look_at(struct masters *masters, const char *directory, const char *file)
+{
+    char path[ADMIN_PATH_MAX];
+    size_t name_length;
+    if (!admin_path_is_socket_name(file, &name_length))
+        return 0;
+    if (snprintf(path, sizeof path, "%s/%s", directory, file) >= (int)sizeof path)
+        return 0; /* no socket can have been made there */
+    return is_alive(path) ? add(masters, path) : 0;
+}
+
 int masters_find(const char *directory, struct masters *ret_masters, struct error *error)
 {
-    __attribute__((cleanup(directory_done))) DIR *dir = opendir(directory);
-    __attribute__((cleanup(masters_done))) struct masters found = {.count = 0};
+    struct masters found = {.count = 0};
+    DIR *dir = opendir(directory);
     if (!dir && errno != ENOENT)
         return error_errno(error, errno, BLAME_SYSTEM, "looking for a master in %s", directory);
-    const struct dirent *entry;
-    while (dir && (entry = readdir(dir))) {
-        char path[ADMIN_PATH_MAX];
-        size_t name_length;
-        if (!admin_path_is_socket_name(entry->d_name, &name_length))
-            continue;
-        if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) >= (int)sizeof path)
-            continue; /* no socket can have been made there */
-        if (is_alive(path) && add(&found, path) < 0)
-            return error_errno(error, ENOMEM, BLAME_OURS, "looking for a master in %s", directory);
+    int r = 0;
+    for (const struct dirent *entry; r == 0 && dir && (entry = readdir(dir));)
+        r = look_at(&found, directory, entry->d_name);
+    if (dir)
+        closedir(dir);
+    if (r < 0) {
+        masters_done(&found);
+        return error_errno(error, -r, BLAME_OURS, "looking for a master in %s", directory);
     }
     if (found.count > 1)
         qsort(found.paths, found.count, sizeof *found.paths, by_path);
     *ret_masters = found;
-    found = (struct masters){.count = 0};
     return 0;
 }
 

@@ -52,7 +52,8 @@ static json_t *string_json(const char *text)
 
 static json_t *bytes_json(const ProtobufCBinaryData *bytes)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    /* The last one is the padding. */
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
     char *text = malloc((bytes->len + 2) / 3 * 4 + 1);
     if (!text)
         return NULL;
@@ -64,8 +65,8 @@ static json_t *bytes_json(const ProtobufCBinaryData *bytes)
         word |= left > 2 ? bytes->data[i + 2] : 0;
         text[size++] = digits[word >> 18];
         text[size++] = digits[word >> 12 & 63];
-        text[size++] = left > 1 ? digits[word >> 6 & 63] : '=';
-        text[size++] = left > 2 ? digits[word & 63] : '=';
+        text[size++] = digits[left > 1 ? word >> 6 & 63 : 64];
+        text[size++] = digits[left > 2 ? word & 63 : 64];
     }
     json_t *json = json_stringn(text, size);
     free(text);

@@ -448,6 +448,8 @@ void admin_clients_add(struct admin_clients *clients, int *fd)
 
 void admin_clients_done(struct admin_clients *clients)
 {
-    while (!LIST_EMPTY(&clients->list))
-        client_drop(LIST_FIRST(&clients->list));
+    for (struct admin_request *client = LIST_FIRST(&clients->list), *next; client; client = next) {
+        next = LIST_NEXT(client, entry);
+        client_drop(client);
+    }
 }

@@ -2,7 +2,6 @@
 #include "master/admin_path.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +16,10 @@ void admin_path_context_get(struct admin_path_context *ret_context)
     };
 }
 
-__attribute__((format(printf, 3, 4))) static int put(
-    char ret_path[ADMIN_PATH_MAX], struct error *error, const char *format, ...)
+/* Hands over what snprintf() has written, if that was all of it. */
+static int give(const char *path, int length, char ret_path[ADMIN_PATH_MAX], struct error *error)
 {
-    char path[ADMIN_PATH_MAX];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(path, sizeof path, format, arguments);
-    va_end(arguments);
-    if (length < 0 || (size_t)length >= sizeof path)
+    if (length < 0 || length >= ADMIN_PATH_MAX)
         return error_set(error, ENAMETOOLONG, BLAME_USER,
             "the path of the admin socket, %s…, is longer than %d bytes; name a shorter one with --admin",
             path, ADMIN_PATH_MAX - 1);
@@ -41,12 +35,16 @@ static bool is_set(const char *value)
 int admin_path_directory(
     const struct admin_path_context *context, char ret_path[ADMIN_PATH_MAX], struct error *error)
 {
+    char path[ADMIN_PATH_MAX];
+    int length;
     if (context->uid == 0)
-        return put(ret_path, error, "/run/gapless");
+        length = snprintf(path, sizeof path, "/run/gapless");
     /* The specification of XDG_RUNTIME_DIR says that a relative path is invalid and is to be ignored. */
-    if (context->runtime_dir && context->runtime_dir[0] == '/')
-        return put(ret_path, error, "%s/gapless", context->runtime_dir);
-    return put(ret_path, error, "/tmp/gapless-%u", (unsigned)context->uid);
+    else if (context->runtime_dir && context->runtime_dir[0] == '/')
+        length = snprintf(path, sizeof path, "%s/gapless", context->runtime_dir);
+    else
+        length = snprintf(path, sizeof path, "/tmp/gapless-%u", (unsigned)context->uid);
+    return give(path, length, ret_path, error);
 }
 
 static int check_name(const char *name, struct error *error)
@@ -74,14 +72,18 @@ int admin_path_named(const struct admin_path_context *context, const char *name,
     r = admin_path_directory(context, directory, error);
     if (r < 0)
         return r;
-    return put(ret_path, error, "%s/%s" ADMIN_PATH_SUFFIX, directory, name);
+    char path[ADMIN_PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/%s" ADMIN_PATH_SUFFIX, directory, name);
+    return give(path, length, ret_path, error);
 }
 
 static int explicit_path(const char *path, char ret_path[ADMIN_PATH_MAX], struct error *error)
 {
     if (!*path)
         return error_set(error, EINVAL, BLAME_USER, "the path of the admin socket must not be empty");
-    return put(ret_path, error, "%s", path);
+    char copy[ADMIN_PATH_MAX];
+    int length = snprintf(copy, sizeof copy, "%s", path);
+    return give(copy, length, ret_path, error);
 }
 
 int admin_path_for_master(const struct admin_path_context *context, const char *path, const char *name,

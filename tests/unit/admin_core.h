@@ -184,7 +184,7 @@ static inline void peer_connect(struct peer *peer, const char *path)
     assert_true(peer->fd >= 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     assert_true(strlen(path) < sizeof address.sun_path);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     if (connect(peer->fd, (struct sockaddr *)&address, sizeof address) < 0)
         fail_msg("connecting to %s: %s", path, strerror(errno));
 }

@@ -19,7 +19,7 @@ static int bind_at(const char *path, int type, bool listening)
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     assert_true(strlen(path) < sizeof address.sun_path);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     if (listening)
         assert_int_equal(listen(fd, 1), 0);

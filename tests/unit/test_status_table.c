@@ -46,7 +46,7 @@ static void table_shows_services_listeners_and_workers(void **state)
     native.connections = 12;
     native.requests = 40213;
     native.bytes_in = 1023;
-    native.bytes_out = 1536 * 1024;
+    native.bytes_out = 1536ull * 1024;
     other.pid = 7;
     Gapless__Admin__Generation old = GAPLESS__ADMIN__GENERATION__INIT, new = GAPLESS__ADMIN__GENERATION__INIT;
     Gapless__Admin__Generation empty = GAPLESS__ADMIN__GENERATION__INIT;
@@ -138,8 +138,8 @@ static void bytes_have_a_unit_that_fits(void **state)
     static const struct {
         uint64_t bytes;
         const char *text;
-    } cases[] = {{0, "0"}, {1023, "1023"}, {1024, "1.0 KiB"}, {1024 * 1024 - 1, "1.0 MiB"},
-        {1023 * 1024, "1023.0 KiB"}, {3ull << 40, "3.0 TiB"}, {UINT64_MAX, "16.0 EiB"}};
+    } cases[] = {{0, "0"}, {1023, "1023"}, {1024, "1.0 KiB"}, {1024ull * 1024 - 1, "1.0 MiB"},
+        {1023ull * 1024, "1023.0 KiB"}, {3ull << 40, "3.0 TiB"}, {UINT64_MAX, "16.0 EiB"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Gapless__Admin__Worker worker = GAPLESS__ADMIN__WORKER__INIT, *workers = &worker;
         worker.has_bytes_out = 1;
