@@ -46,6 +46,12 @@ const struct config_service *config_find(const struct config *config, const char
     return NULL;
 }
 
+enum config_protocol config_protocol_of(
+    const struct config_service *service, const struct listener_spec *listener)
+{
+    return listener->protocol >= 0 ? (enum config_protocol)listener->protocol : service->protocol;
+}
+
 /* The base name of a service's command, as the name of what has none; `remedy` says how to give one. */
 static int default_name(
     const struct config_service *service, const char *remedy, char **ret_name, struct error *error)

@@ -13,6 +13,7 @@
 
 #include "ipc/error.h"
 #include "master/listener_spec.h"
+#include "master/log.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,6 +32,29 @@ enum config_activation {
 };
 
 enum config_log { LOG_TEXT, LOG_JSON, LOG_FORMAT_COUNT };
+
+/* Which tracker says what the workers have in flight. */
+enum config_tracker {
+    CONFIG_TRACKER_AUTO, /* ebpf where it works, else sock_diag */
+    CONFIG_TRACKER_EBPF,
+    CONFIG_TRACKER_SOCK_DIAG,
+    CONFIG_TRACKER_COUNT
+};
+
+/* What a connection is like, by which a tracker tells whether something is in flight on it. */
+enum config_protocol {
+    PROTOCOL_HTTP1,        /* from a request's arrival until it is answered */
+    PROTOCOL_SERVER_FIRST, /* the same, and from the accept until the server has spoken */
+    PROTOCOL_STREAM,       /* as long as it is open */
+    PROTOCOL_COUNT
+};
+
+/* What happens to a worker that hasn't drained by drain_timeout_ms. */
+enum config_on_timeout {
+    ON_TIMEOUT_KILL, /* stop signal, then SIGKILL */
+    ON_TIMEOUT_KEEP, /* it lives on until its connections end */
+    ON_TIMEOUT_COUNT
+};
 
 struct config_rlimit {
     int resource; /* RLIMIT_… */
@@ -55,10 +79,14 @@ struct config_service {
     char *
         *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
-    int64_t ready_alive_ms;   /* -1: not said; else ready once alive for so long (not verified) */
-    int64_t ready_timeout_ms; /* 0: none */
+    enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
+    int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
+    int64_t ready_timeout_ms;      /* 0: none */
     int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
     int64_t drain_timeout_ms; /* 0: none */
+    int64_t drain_quiet_ms;   /* an unmodified worker's last write must be so long ago before it is drained */
+    int64_t drain_idle_grace_ms; /* for idle connections once nothing is in flight; -1: until the timeout */
+    enum config_on_timeout drain_on_timeout;
     int stop_signal;
     int64_t stop_grace_ms; /* from the stop signal to SIGKILL */
     enum config_restart restart;
@@ -74,6 +102,8 @@ struct config {
     char *admin_path; /* NULL: not said (the default follows from the name) */
     char *pid_file;   /* NULL: none */
     enum config_log log;
+    enum log_level log_level; /* the least that is logged */
+    enum config_tracker tracker;
     char *file; /* the -c FILE, NULL: flags alone */
     char *yaml; /* its text as read, NUL-terminated; NULL: flags alone */
     struct config_service *services;
@@ -101,6 +131,10 @@ void config_unref(struct config *config);
 
 /* The service of that name, or NULL. */
 const struct config_service *config_find(const struct config *config, const char *name);
+
+/* The protocol of one of the service's listeners: its own, else the service's. */
+enum config_protocol config_protocol_of(
+    const struct config_service *service, const struct listener_spec *listener);
 
 /* Prints the flags of `run`, with their defaults, from the table. */
 void config_help(FILE *out);

@@ -252,7 +252,7 @@ int listener_spec_parse(const char *text, struct listener_spec *ret_spec, struct
     if (quote_has_control(text))
         return error_set(
             error, EINVAL, BLAME_USER, "'%s' has a control character or isn't UTF-8", quote_text(text).text);
-    struct listener_spec spec = {.backlog = -1, .v6only = -1, .mode = (mode_t)-1};
+    struct listener_spec spec = {.backlog = -1, .v6only = -1, .mode = (mode_t)-1, .protocol = -1};
     const char *rest;
     char *parts = NULL;
     int result = parse_name(&spec, text, &rest, error);
@@ -279,7 +279,7 @@ void listener_spec_done(struct listener_spec *spec)
         spec->text, spec->name, spec->host, spec->path, spec->owner_user, spec->owner_group, spec->device};
     for (size_t i = 0; i < LENGTH(texts); i++)
         free(texts[i]);
-    *spec = (struct listener_spec){.backlog = -1, .v6only = -1, .mode = (mode_t)-1};
+    *spec = (struct listener_spec){.backlog = -1, .v6only = -1, .mode = (mode_t)-1, .protocol = -1};
 }
 
 int listener_spec_copy(const struct listener_spec *spec, struct listener_spec *ret_copy)

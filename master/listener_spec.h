@@ -13,8 +13,8 @@
  * name)
  *
  * Options: backlog=N, v6only (=yes|no), mode=OCTAL, owner=USER[:GROUP], type=…, device=NAME, freebind,
- * transparent, defer_accept=DURATION, fastopen=N, rcvbuf=SIZE, sndbuf=SIZE. One that doesn't fit the kind of
- * address is an error. docs/listeners.md is the manual.
+ * transparent, defer_accept=DURATION, fastopen=N, rcvbuf=SIZE, sndbuf=SIZE, protocol=…. One that doesn't fit
+ * the kind of address is an error. docs/listeners.md is the manual.
  */
 #ifndef GAPLESS_MASTER_LISTENER_SPEC_H
 #define GAPLESS_MASTER_LISTENER_SPEC_H
@@ -48,6 +48,7 @@ struct listener_spec {
     int fastopen;       /* queue length; 0: off */
     int rcvbuf;         /* bytes; 0: the system's */
     int sndbuf;
+    int protocol; /* TCP: enum config_protocol; -1: not said, the service's */
 };
 
 /* "tcp", "udp", "unix", "fd". */

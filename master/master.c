@@ -120,6 +120,12 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
+static void open_log(const struct config *config)
+{
+    log_open(config->log == LOG_JSON);
+    log_set_level(config->log_level);
+}
+
 int master_reload(struct master *master, struct error *error)
 {
     struct config *config;
@@ -131,7 +137,7 @@ int master_reload(struct master *master, struct error *error)
         !same_text(config->admin_path, master->config->admin_path) ||
         !same_text(config->pid_file, master->config->pid_file))
         log_event(LOG_WARNING, "name, admin and pid_file change only with a new start");
-    log_open(config->log == LOG_JSON);
+    open_log(config);
     config_unref(master->config);
     master->config = config;
     return 0;
@@ -263,7 +269,7 @@ static int start_services(struct master *master, struct error *error)
 
 static int start_first(struct master *master, struct error *error)
 {
-    log_open(master->config->log == LOG_JSON);
+    open_log(master->config);
     master->started_at_ms = clock_realtime_ms();
     int r = open_admin(master, error);
     if (r == 0 && master->config->pid_file)
@@ -300,7 +306,7 @@ static int start_again(struct master *master, struct keeper_entry *state, struct
     int r = state_restore(master, fd, error);
     if (r < 0)
         return r;
-    log_open(master->config->log == LOG_JSON);
+    open_log(master->config);
     log_event(LOG_WARNING, "the master was restarted and goes on",
         LOG_U("start", keeper_link_starts(master->keeper)));
     r = open_admin(master, error);

@@ -9,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static_assert(sizeof(enum config_log) == sizeof(unsigned) &&
-                  sizeof(enum config_restart) == sizeof(unsigned) &&
-                  sizeof(enum config_activation) == sizeof(unsigned),
+static_assert(
+    sizeof(enum config_log) == sizeof(unsigned) && sizeof(enum config_restart) == sizeof(unsigned) &&
+        sizeof(enum config_activation) == sizeof(unsigned) && sizeof(enum log_level) == sizeof(unsigned) &&
+        sizeof(enum config_tracker) == sizeof(unsigned) && sizeof(enum config_protocol) == sizeof(unsigned) &&
+        sizeof(enum config_on_timeout) == sizeof(unsigned),
     "a choice is stored as an unsigned");
 
 static int out_of_memory(struct error *error)
@@ -192,7 +194,8 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
     case TYPE_CHOICE:
         return value_choice(text, key->choices, member, error);
     case TYPE_DURATION:
-        return value_duration(text, key->minimum, key->maximum, member, error);
+        return (key->never ? value_duration_or_never : value_duration)(
+            text, key->minimum, key->maximum, member, error);
     case TYPE_SIGNAL:
         return value_signal(text, member, error);
     case TYPE_COMMAND:

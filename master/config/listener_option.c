@@ -134,6 +134,15 @@ static int set_sndbuf(struct listener_spec *spec, const char *value, struct erro
     return read_buffer_size(value, &spec->sndbuf, error);
 }
 
+static int set_protocol(struct listener_spec *spec, const char *value, struct error *error)
+{
+    unsigned index;
+    int result = value_choice(value, value_protocols, &index, error);
+    if (result == 0)
+        spec->protocol = (int)index;
+    return result;
+}
+
 #define TCP (1u << LISTENER_TCP)
 #define UDP (1u << LISTENER_UDP)
 #define UNIX (1u << LISTENER_UNIX)
@@ -158,6 +167,7 @@ static const struct option options[] = {
     {"fastopen", TCP, false, set_fastopen},
     {"rcvbuf", TCP | UDP | UNIX, false, set_rcvbuf},
     {"sndbuf", TCP | UDP | UNIX, false, set_sndbuf},
+    {"protocol", TCP, false, set_protocol},
 };
 
 static int unknown_option(const struct listener_spec *spec, const char *name, struct error *error)

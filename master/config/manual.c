@@ -26,8 +26,8 @@ static struct range_text range_of(const struct config_key *key)
     if (key->type == TYPE_NUMBER || key->type == TYPE_NICE)
         snprintf(range.text, sizeof range.text, "%" PRId64 " to %" PRId64, key->minimum, key->maximum);
     if (key->type == TYPE_DURATION)
-        snprintf(range.text, sizeof range.text, "%s to %s", value_duration_text(key->minimum).text,
-            value_duration_text(key->maximum).text);
+        snprintf(range.text, sizeof range.text, "%s to %s%s", value_duration_text(key->minimum).text,
+            value_duration_text(key->maximum).text, key->never ? ", or never" : "");
     if (key->type == TYPE_MODE)
         snprintf(range.text, sizeof range.text, "0 to 777");
     for (size_t i = 0; key->type == TYPE_CHOICE && key->choices[i]; i++) {

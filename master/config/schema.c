@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/config/schema.h"
 
+#include "master/config/value.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -17,6 +19,12 @@ static const char *const restart_choices[RESTART_COUNT + 1] = {
     [RESTART_ALWAYS] = "always", [RESTART_ON_FAILURE] = "on-failure", [RESTART_NO] = "no"};
 static const char *const activation_choices[ACTIVATION_COUNT + 1] = {
     [ACTIVATION_AUTO] = "auto", [ACTIVATION_EINHORN] = "einhorn", [ACTIVATION_NONE] = "none"};
+static const char *const level_choices[LOG_LEVEL_COUNT + 1] = {
+    [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
+static const char *const tracker_choices[CONFIG_TRACKER_COUNT + 1] = {
+    [CONFIG_TRACKER_AUTO] = "auto", [CONFIG_TRACKER_EBPF] = "ebpf", [CONFIG_TRACKER_SOCK_DIAG] = "sock_diag"};
+static const char *const on_timeout_choices[ON_TIMEOUT_COUNT + 1] = {
+    [ON_TIMEOUT_KILL] = "kill", [ON_TIMEOUT_KEEP] = "keep"};
 
 /* The order is that of the manual; formatted by hand, so that a row can be read. */
 /* clang-format off */
@@ -38,6 +46,13 @@ static const struct config_key keys[] = {
     {.path = "log", .flag = "log", INSTANCE(log), .type = TYPE_CHOICE, .fallback = "text",
         .choices = log_choices, .argument = "FORM",
         .help = "form of the log on standard error"},
+    {.path = "log_level", .flag = "log-level", INSTANCE(log_level), .type = TYPE_CHOICE, .fallback = "info",
+        .choices = level_choices, .argument = "LEVEL",
+        .help = "least severe level that is logged"},
+    {.path = "tracker", .flag = "tracker", INSTANCE(tracker), .type = TYPE_CHOICE, .fallback = "auto",
+        .choices = tracker_choices, .argument = "HOW",
+        .help = "how requests in flight are seen: ebpf counts them in the kernel as they happen, sock_diag "
+                "asks the kernel while something drains, auto is ebpf where it works and else sock_diag"},
     {.path = "services", INSTANCE(services), .type = TYPE_SERVICES, .maximum = 64, .argument = "NAME: {…}",
         .help = "the services by name, at least one"},
     {.path = "command", SERVICE(command), .type = TYPE_COMMAND, .maximum = 4096, .argument = "COMMAND",
@@ -77,6 +92,11 @@ static const struct config_key keys[] = {
         .fallback = "auto", .choices = activation_choices, .argument = "HOW",
         .help = "how listeners are inherited: auto is LISTEN_FDS and SERVER_STARTER_PORT, einhorn is "
                 "these and EINHORN_FD_*, none is only what the command names by {fd:NAME}"},
+    {.path = "protocol", .flag = "protocol", SERVICE(protocol), .type = TYPE_CHOICE, .fallback = "http1",
+        .choices = value_protocols, .argument = "KIND",
+        .help = "what is in flight on a connection: http1 is what was asked and isn't answered, server-first "
+                "is the same and the wait for the server's first word, stream is the whole connection; a "
+                "listener may say its own"},
     {.path = "ready.alive", .flag = "ready-alive", SERVICE(ready_alive_ms), .type = TYPE_DURATION,
         .minimum = 1, .maximum = DAY, .unset = "the worker must say so", .argument = "TIME",
         .help = "count a worker as ready once it has lived so long, for servers that can't say so"},
@@ -88,7 +108,19 @@ static const struct config_key keys[] = {
         .help = "signal that makes an old worker finish what it has, such as QUIT for nginx"},
     {.path = "drain.timeout", .flag = "drain-timeout", SERVICE(drain_timeout_ms), .type = TYPE_DURATION,
         .fallback = "30s", .maximum = 30 * DAY, .argument = "TIME",
-        .help = "an old worker that hasn't finished by then gets the stop signal; 0: wait for ever"},
+        .help = "time that an old worker has to finish; 0: no end"},
+    {.path = "drain.quiet", .flag = "drain-quiet", SERVICE(drain_quiet_ms), .type = TYPE_DURATION,
+        .fallback = "1s", .maximum = HOUR, .argument = "TIME",
+        .help = "the last write must be at least so long ago before an unmodified worker counts as drained: "
+                "a streamed answer has pauses"},
+    {.path = "drain.idle_grace", .flag = "drain-idle-grace", SERVICE(drain_idle_grace_ms),
+        .type = TYPE_DURATION, .fallback = "5s", .maximum = 30 * DAY, .never = true, .argument = "TIME",
+        .help = "how long idle connections may stay open once nothing is in flight; never: they are waited "
+                "for until the timeout"},
+    {.path = "drain.on_timeout", .flag = "drain-on-timeout", SERVICE(drain_on_timeout), .type = TYPE_CHOICE,
+        .fallback = "kill", .choices = on_timeout_choices, .argument = "WHAT",
+        .help = "what happens to a worker that hasn't drained by then: kill is the stop signal, then SIGKILL; "
+                "keep lets it live on until its connections end"},
     {.path = "stop.signal", .flag = "stop-signal", SERVICE(stop_signal), .type = TYPE_SIGNAL,
         .fallback = "TERM", .argument = "SIGNAL",
         .help = "signal that ends a worker"},

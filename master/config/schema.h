@@ -33,7 +33,7 @@ enum config_type {
     TYPE_NICE,         /* int, and nice_set */
     TYPE_MODE,         /* mode_t, octal */
     TYPE_CHOICE,       /* an enum: index into `choices` */
-    TYPE_DURATION,     /* int64_t in ms, minimum to maximum */
+    TYPE_DURATION,     /* int64_t in ms, minimum to maximum; with `never` also that: -1 */
     TYPE_SIGNAL,       /* int */
     TYPE_COMMAND,      /* char **: a list, or one string that is split; as flags: what follows them */
     TYPE_LISTENERS,    /* a list of specifications, or one */
@@ -55,6 +55,7 @@ struct config_key {
     const char *unset;          /* what it means to be unset, for the manual */
     int64_t minimum;            /* of numbers, and of durations in ms */
     int64_t maximum;            /* the same; of lists: the most items; of texts: bytes, 0: PATH_MAX */
+    bool never;                 /* a duration that may be "never" */
     const char *const *choices; /* NULL-terminated */
     const char *argument;       /* what the manual calls the value */
     const char *help;           /* what it does, in a line */

@@ -151,6 +151,20 @@ int value_duration(
     return 0;
 }
 
+int value_duration_or_never(
+    const char *text, int64_t minimum_ms, int64_t maximum_ms, int64_t *ret_ms, struct error *error)
+{
+    static const char *const words[] = {"never"};
+    if (strcmp(text, words[0]) == 0) {
+        *ret_ms = -1;
+        return 0;
+    }
+    if (!isdigit((unsigned char)text[0]))
+        return error_set(error, EINVAL, BLAME_USER, "'%s' is neither never nor " DURATION_FORM "%s",
+            quote_text(text).text, spelling_hint(text, "", words, LENGTH(words)).text);
+    return value_duration(text, minimum_ms, maximum_ms, ret_ms, error);
+}
+
 struct value_text value_duration_text(int64_t ms)
 {
     struct value_text out = {.text = "0"};
@@ -202,6 +216,9 @@ int value_choice(const char *text, const char *const *choices, unsigned *ret_ind
     return error_set(error, EINVAL, BLAME_USER, "'%s' is not %s%s", quote_text(text).text, list,
         spelling_hint(text, "", choices, count).text);
 }
+
+const char *const value_protocols[PROTOCOL_COUNT + 1] = {
+    [PROTOCOL_HTTP1] = "http1", [PROTOCOL_SERVER_FIRST] = "server-first", [PROTOCOL_STREAM] = "stream"};
 
 int value_check_name(const char *text, struct error *error)
 {

@@ -32,6 +32,10 @@ int value_switch(const char *text, bool *ret_on, struct error *error);
 int value_duration(
     const char *text, int64_t minimum_ms, int64_t maximum_ms, int64_t *ret_ms, struct error *error);
 
+/* As value_duration(), or `never`: -1. */
+int value_duration_or_never(
+    const char *text, int64_t minimum_ms, int64_t maximum_ms, int64_t *ret_ms, struct error *error);
+
 /* Bytes: a number, or one with K, M, G, T or KiB, MiB, GiB, TiB: powers of 1024. */
 int value_size(const char *text, uint64_t maximum, uint64_t *ret_bytes, struct error *error);
 
@@ -46,6 +50,9 @@ int value_capability(const char *text, char **ret_name, struct error *error);
 
 /* One of `choices` (NULL-terminated): its index. */
 int value_choice(const char *text, const char *const *choices, unsigned *ret_index, struct error *error);
+
+/* The values of enum config_protocol, NULL-terminated: a key of the service and an option of a listener. */
+extern const char *const value_protocols[PROTOCOL_COUNT + 1];
 
 /* Checks the name of a service, listener or instance: letters, digits, '.', '_' and '-', the first one a
  * letter, digit or '_', at most VALUE_NAME_MAX. */

@@ -160,7 +160,9 @@ static void long_flags_may_be_abbreviated_if_clear(void **state)
     assert_int_equal(config->services[0].workers, 2);
     assert_int_equal(config->services[0].drain_timeout_ms, 1000);
     config_unref(config);
-    REFUSE("option --drain is ambiguous: --drain-signal, --drain-timeout", "--drain", "1s", "server");
+    REFUSE("option --drain is ambiguous: --drain-signal, --drain-timeout, --drain-quiet, "
+           "--drain-idle-grace, --drain-on-timeout",
+        "--drain", "1s", "server");
     REFUSE("option --backoff is ambiguous: --backoff-initial, --backoff-max, --backoff-reset", "--backoff=1s",
         "server");
 }
@@ -170,7 +172,8 @@ static void unknown_flags_get_the_near_spelling(void **state)
     REFUSE("unknown option --drain-timout; did you mean --drain-timeout?", "--drain-timout", "3s", "server");
     REFUSE(
         "unknown option --drain-timout; did you mean --drain-timeout?", "-n2", "--drain-timout=3s", "server");
-    REFUSE("unknown option --grace; did you mean --stop-grace?", "--grace=3s", "server");
+    REFUSE("unknown option --alive; did you mean --ready-alive?", "--alive=3s", "server");
+    REFUSE("unknown option --grace", "--grace=3s", "server");
     REFUSE("unknown option --zzz", "--zzz", "server");
     REFUSE("unknown option --a\\nb", "--a\nb", "server");
     REFUSE("unknown option -workers; did you mean --workers?", "-workers", "3", "server");
