@@ -38,10 +38,9 @@ class Count:
         cases = self._cases(logs / "testlog.junit.xml")
         for line in (logs / "testlog.json").read_text().splitlines():
             run = json.loads(line)
-            name = run["name"].rpartition(" / ")[2]
-            label = f"{directory.name}: {name}"
+            label = f"{directory.name}: {run['name'].rpartition(' / ')[2]}"
             bad = 0
-            for case, result, reason in cases.get(name, []):
+            for case, result, reason in cases.get(run["name"], []):
                 if result == "passed":
                     self.passed += 1
                 elif result == "skipped":
