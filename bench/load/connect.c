@@ -46,16 +46,18 @@ enum outcome connect_outcome(int code)
 
 bool connect_is_to_itself(int fd, const struct target *target)
 {
-    struct sockaddr_storage own = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } own = {.in6 = {0}};
     socklen_t length = sizeof(own);
-    if (target->address.ss_family == AF_UNIX || getsockname(fd, (struct sockaddr *)&own, &length) < 0)
+    if (target->address.ss_family == AF_UNIX || getsockname(fd, &own.any, &length) < 0)
         return false;
     if (target->address.ss_family == AF_INET) {
-        const struct sockaddr_in *a = (const struct sockaddr_in *)&own;
-        const struct sockaddr_in *b = (const struct sockaddr_in *)&target->address;
-        return a->sin_port == b->sin_port && a->sin_addr.s_addr == b->sin_addr.s_addr;
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&target->address;
+        return own.in.sin_port == in->sin_port && own.in.sin_addr.s_addr == in->sin_addr.s_addr;
     }
-    const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)&own;
-    const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)&target->address;
-    return a->sin6_port == b->sin6_port && IN6_ARE_ADDR_EQUAL(&a->sin6_addr, &b->sin6_addr);
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&target->address;
+    return own.in6.sin6_port == in6->sin6_port && IN6_ARE_ADDR_EQUAL(&own.in6.sin6_addr, &in6->sin6_addr);
 }

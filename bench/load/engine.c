@@ -184,21 +184,25 @@ static int start_clients(struct engine *engine, bool *ret_more, struct error *er
     return 0;
 }
 
-static void expire_timers(struct engine *engine, uint64_t now_ns)
+static void expire_deadlines(struct timer_queue *queue, uint64_t now_ns)
 {
-    struct client_shared *shared = &engine->shared;
-    struct timer_queue *deadlines[] = {&shared->timeouts, &shared->lingers};
-    struct timer_queue *paces[] = {&shared->retries, &shared->intervals, &shared->pieces};
-    struct timer *timer;
-    for (size_t i = 0; i < sizeof(deadlines) / sizeof(*deadlines); i++) {
-        while ((timer = timer_queue_expire(deadlines[i], now_ns)))
-            client_expire_deadline(
-                (struct client *)((char *)timer - offsetof(struct client, deadline)), now_ns);
-    }
-    for (size_t i = 0; i < sizeof(paces) / sizeof(*paces); i++) {
-        while ((timer = timer_queue_expire(paces[i], now_ns)))
-            client_expire_pace((struct client *)((char *)timer - offsetof(struct client, pace)), now_ns);
-    }
+    for (struct timer *timer; (timer = timer_queue_expire(queue, now_ns));)
+        client_expire_deadline((struct client *)((char *)timer - offsetof(struct client, deadline)), now_ns);
+}
+
+static void expire_paces(struct timer_queue *queue, uint64_t now_ns)
+{
+    for (struct timer *timer; (timer = timer_queue_expire(queue, now_ns));)
+        client_expire_pace((struct client *)((char *)timer - offsetof(struct client, pace)), now_ns);
+}
+
+static void expire_timers(struct client_shared *shared, uint64_t now_ns)
+{
+    expire_deadlines(&shared->timeouts, now_ns);
+    expire_deadlines(&shared->lingers, now_ns);
+    expire_paces(&shared->retries, now_ns);
+    expire_paces(&shared->intervals, now_ns);
+    expire_paces(&shared->pieces, now_ns);
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -266,7 +270,7 @@ static int loop(struct engine *engine, struct error *error)
         uint64_t now_ns = clock_now_ns();
         bool more = false;
         show_progress(engine, now_ns);
-        expire_timers(engine, now_ns);
+        expire_timers(&engine->shared, now_ns);
         int r = start_clients(engine, &more, error);
         if (r == 0)
             r = begin_paced(engine, error);

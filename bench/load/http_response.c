@@ -87,7 +87,7 @@ static void tag_add(struct http_response *response, const char *data, size_t siz
 {
     size_t used = strlen(response->tag);
     for (size_t i = 0; i < size && used < HTTP_TAG_MAX - 1; i++)
-        response->tag[used++] = (data[i] >= 0x20 && data[i] <= 0x7e) ? data[i] : '?';
+        response->tag[used++] = (char)(data[i] >= ' ' && data[i] <= '~' ? data[i] : '?');
     response->tag[used] = '\0';
 }
 
@@ -192,7 +192,7 @@ static int split_field(struct text line, struct text *ret_name, struct text *ret
 
 static int parse_header(struct http_response *response, struct text line, struct error *error)
 {
-    struct text name, value;
+    struct text name = {"", 0}, value = {"", 0};
     int r = split_field(line, &name, &value, error);
     if (r < 0)
         return r;
@@ -292,7 +292,7 @@ static int take_line(struct http_response *response, struct text line, struct er
     if (line.length == 0)
         return end_head(response, error);
     if (response->phase == HTTP_TRAILER) {
-        struct text name, value;
+        struct text name = {"", 0}, value = {"", 0};
         return split_field(line, &name, &value, error);
     }
     return parse_header(response, line, error);

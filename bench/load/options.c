@@ -159,7 +159,7 @@ static int parse_time(
         if (strcmp(value + digits, units[i].unit) == 0)
             unit = units[i].ns;
     }
-    if (unit == 0 || number > 24 * 3600 * NS_PER_S / unit || (number == 0 && !zero_allowed))
+    if (unit == 0 || number > 24 * (3600 * NS_PER_S) / unit || (number == 0 && !zero_allowed))
         return invalid_value(error, option, value, expected);
     *ret_ns = number * unit;
     return 0;

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define CLEANUP_TARGET __attribute__((cleanup(target_done)))
 #define NAME_MAX_LENGTH 255
 
 bool target_path_valid(const char *path)
@@ -150,7 +149,7 @@ static int parse_inet(const char *rest, const char *default_port, struct target 
 
 int target_parse(const char *text, struct target *ret_target, struct error *error)
 {
-    CLEANUP_TARGET struct target target = {.text = strdup(text)};
+    struct target target = {.text = strdup(text)};
     if (!target.text)
         return out_of_memory(error);
     int r;
@@ -163,8 +162,8 @@ int target_parse(const char *text, struct target *ret_target, struct error *erro
     else
         r = invalid(error, text, "begins with none of tcp:, http://, unix:");
     if (r < 0)
-        return r;
-    *ret_target = target;
-    target = (struct target){0};
-    return 0;
+        target_done(&target);
+    else
+        *ret_target = target;
+    return r;
 }

@@ -2,6 +2,7 @@
 #include "bench/load/window.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ int window_set_init(struct window_set *set, uint64_t now_ns)
     *set = (struct window_set){.outside = calloc(1, sizeof(struct window))};
     if (!set->outside)
         return -ENOMEM;
-    strcpy(set->outside->name, "outside");
+    snprintf(set->outside->name, WINDOW_NAME_SIZE, "outside");
     gap_begin(&set->gap, now_ns);
     return 0;
 }
@@ -65,7 +66,7 @@ static int begin(struct window_set *set, const char *name, uint64_t now_ns, stru
         window = calloc(1, sizeof(*window));
         if (!window)
             return error_set(error, ENOMEM, BLAME_OURS, "mark `begin %s`: no memory", name);
-        strcpy(window->name, name);
+        snprintf(window->name, WINDOW_NAME_SIZE, "%s", name);
         set->windows[set->count++] = window;
     }
     window->open = true;
