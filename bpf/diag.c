@@ -286,8 +286,9 @@ static void add(struct tracker_look *look, const struct found *found)
     look->busy += found->busy;
     look->unread += found->unread;
     look->unsent += found->unsent;
-    if (found->used && (look->last_write_ms_ago < 0 || found->sent_ms_ago < look->last_write_ms_ago))
-        look->last_write_ms_ago = found->sent_ms_ago;
+    if (found->used &&
+        (look->last_write_us_ago < 0 || found->sent_ms_ago * INT64_C(1000) < look->last_write_us_ago))
+        look->last_write_us_ago = found->sent_ms_ago * INT64_C(1000);
     if (found->busy && found->received_ms_ago > look->oldest_busy_ms)
         look->oldest_busy_ms = found->received_ms_ago;
 }
@@ -369,7 +370,7 @@ static int diag_look(void *state, struct error *error)
     diag->found_count = 0;
     for (unsigned slot = 0; slot <= diag->highest_slot; slot++)
         diag->looks[slot] = (struct tracker_look){
-            .known = diag->pids[slot] && diag->draining[slot], .last_write_ms_ago = -1, .oldest_busy_ms = -1};
+            .known = diag->pids[slot] && diag->draining[slot], .last_write_us_ago = -1, .oldest_busy_ms = -1};
     int r = dump(diag, AF_INET, error);
     if (r == 0)
         r = dump(diag, AF_INET6, error);

@@ -391,7 +391,7 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
     ret->unsent = look->unsent;
     uint64_t last = __atomic_load_n(&counts->last_write_ns, __ATOMIC_RELAXED);
     if (last)
-        ret->last_write_ms_ago = (inflight->looked_at_ns - (int64_t)last) / 1000000;
+        ret->last_write_us_ago = (inflight->looked_at_ns - (int64_t)last) / 1000;
     if (look->oldest_busy_ns)
         ret->oldest_busy_ms = (inflight->looked_at_ns - (int64_t)look->oldest_busy_ns) / 1000000;
 }

@@ -170,7 +170,7 @@ int tracker_look(struct tracker *tracker, struct error *error)
 
 void tracker_seen(const struct tracker *tracker, unsigned slot, struct tracker_look *ret_look)
 {
-    *ret_look = (struct tracker_look){.known = false, .last_write_ms_ago = -1, .oldest_busy_ms = -1};
+    *ret_look = (struct tracker_look){.known = false, .last_write_us_ago = -1, .oldest_busy_ms = -1};
     if (is_slot(slot) && tracker->looked)
         tracker->backend->seen(tracker->state, slot, ret_look);
 }

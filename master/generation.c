@@ -4,6 +4,7 @@
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
+#include "master/tracking.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -43,6 +44,8 @@ void generation_release_listeners(struct generation *generation)
             continue;
         char name[32];
         snprintf(name, sizeof name, "listener/%" PRIu64, generation->listeners[i]->id);
+        if (generation->listeners[i]->references == 1)
+            tracking_remove_listener(generation->service->master->tracking, generation->listeners[i]);
         if (listener_unref(generation->listeners[i]))
             master_forget(generation->service->master, name);
     }

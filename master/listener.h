@@ -25,6 +25,7 @@ struct listener {
     char *bound;       /* what it is bound to: host:port, a path, "" where that says nothing */
     dev_t path_device; /* of the file that bind(2) made for a Unix path; 0 and 0: none of ours */
     ino_t path_inode;
+    unsigned tag; /* the tracker's (tracking.h); 0: not tracked */
 };
 
 /* Gives the socket that `fd:NAME` means, or -1. */

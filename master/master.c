@@ -9,6 +9,7 @@
 #include "master/requests.h"
 #include "master/service.h"
 #include "master/state.h"
+#include "master/tracking.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,21 +27,26 @@
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
 
-static int64_t clock_ms(clockid_t clock)
+static int64_t clock_us(clockid_t clock)
 {
     struct timespec now;
     clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t clock_monotonic_us(void)
+{
+    return clock_us(CLOCK_MONOTONIC);
 }
 
 int64_t clock_monotonic_ms(void)
 {
-    return clock_ms(CLOCK_MONOTONIC);
+    return clock_us(CLOCK_MONOTONIC) / 1000;
 }
 
 int64_t clock_realtime_ms(void)
 {
-    return clock_ms(CLOCK_REALTIME);
+    return clock_us(CLOCK_REALTIME) / 1000;
 }
 
 /* ── what follows from changes ── */
@@ -274,6 +280,8 @@ static int start_first(struct master *master, struct error *error)
     int r = open_admin(master, error);
     if (r == 0 && master->config->pid_file)
         r = pid_file_write(master->config->pid_file, master->main_pid, error);
+    if (r == 0)
+        r = tracking_open(master, error);
     return r < 0 ? r : start_services(master, error);
 }
 
@@ -345,7 +353,8 @@ static int start(struct master *master, bool *ret_help, struct error *error)
     }
     if (r < 0 || *ret_help)
         return r;
-    master_keeper_sent(master, keeper_link_serving(master->keeper, master->config->log == LOG_JSON, error), error);
+    master_keeper_sent(
+        master, keeper_link_serving(master->keeper, master->config->log == LOG_JSON, error), error);
     master_changed(master);
     return 0;
 }
@@ -364,6 +373,7 @@ static void release(struct master *master)
         service_free(service);
     }
     admin_close(master->admin);
+    tracking_close(master->tracking);
     free_event(master->keeper_read);
     free_event(master->keeper_write);
     free_event(master->settle);
@@ -385,6 +395,18 @@ static int fail(struct master *master, const struct error *error)
     return !master->config && error->blame == BLAME_USER ? EXIT_USAGE : EXIT_FAILED;
 }
 
+/* Timers to the microsecond: a drain's stop signal has its moment (drain.h). */
+static struct event_base *make_base(void)
+{
+    struct event_config *config = event_config_new();
+    if (!config)
+        return NULL;
+    event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
+    struct event_base *base = event_base_new_with_config(config);
+    event_config_free(config);
+    return base;
+}
+
 int master_main(int channel_fd, int run_argc, char *const run_argv[])
 {
     struct master master = {.argc = run_argc, .argv = run_argv, .main_pid = getppid()};
@@ -393,7 +415,7 @@ int master_main(int channel_fd, int run_argc, char *const run_argv[])
     int code = EXIT_OK;
     (void)!getrandom(&master.random, sizeof master.random, GRND_NONBLOCK);
     master.random |= 1;
-    master.base = event_base_new();
+    master.base = make_base();
     int r = master.base ? keeper_link_open(&channel_fd, &master.keeper, &error)
                         : error_set(&error, ENOMEM, BLAME_OURS, "out of memory");
     if (r == 0)

@@ -21,6 +21,7 @@
 
 struct admin;
 struct service;
+struct tracking;
 struct waiter;
 struct worker;
 
@@ -32,6 +33,7 @@ struct master {
     char *const *argv;
     struct config *config; /* the last good one */
     struct service *services;
+    struct tracking *tracking;
     struct admin *admin;
     char *admin_path;
     struct waiter *waiters; /* operators that wait for an upgrade or a stop (requests.c) */
@@ -92,7 +94,7 @@ void master_quit(struct master *master, const char *why);
 /* The service of that name, or NULL. */
 struct service *master_find(const struct master *master, const char *name);
 
-/* Milliseconds. */
+int64_t clock_monotonic_us(void);
 int64_t clock_monotonic_ms(void);
 int64_t clock_realtime_ms(void);
 

@@ -5,6 +5,7 @@
 #include "master/log.h"
 #include "master/master.h"
 #include "master/requests.h"
+#include "master/tracking.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -135,6 +136,8 @@ static int make_generation(
             generation_free(generation);
             return r;
         }
+        tracking_add_listener(service->master->tracking, listeners[i],
+            (enum inflight_protocol)config_protocol_of(settings, &settings->listeners[i]));
     }
     service->last_generation = generation->id;
     struct generation **end = &service->generations;

@@ -8,6 +8,7 @@
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
+#include "master/tracking.h"
 #include "master/worker.h"
 
 #include <errno.h>
@@ -43,6 +44,8 @@ static void save_worker(const struct worker *worker, Gapless__State__Worker *ret
     ret->exit_code = (uint32_t)worker->exit_code;
     ret->failure = (char *)worker->failure.message;
     ret->surplus = worker->surplus;
+    ret->slot = worker->slot;
+    ret->tracked = worker->tracked;
 }
 
 static void save_generation(
@@ -294,6 +297,9 @@ static int restore_listeners(struct service *service, struct generation *generat
             return error_set(error, ENOENT, BLAME_OURS, "the socket of %s was not kept",
                 generation->settings->listeners[i].text);
         generation->listeners[i] = listener;
+        tracking_add_listener(service->master->tracking, listener,
+            (enum inflight_protocol)config_protocol_of(
+                generation->settings, &generation->settings->listeners[i]));
     }
     return 0;
 }
@@ -329,6 +335,8 @@ static int restore_worker(
     worker->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
     if (from->failure && *from->failure)
         error_set(&worker->failure, ECHILD, BLAME_PEER, "%s", from->failure);
+    worker->slot = entry ? from->slot : 0;
+    worker->tracked = from->tracked;
     if (entry) {
         handoff_init(&worker->handoff, 0);
         worker_resume(worker, (enum worker_state)from->state);
@@ -416,7 +424,7 @@ int state_restore(struct master *master, int fd, struct error *error)
     master->stopping = state->stopping;
     master->announced = state->announced;
     master->config = restore_config(master, state->configuration, error);
-    r = master->config ? 0 : -EBADMSG;
+    r = master->config ? tracking_open(master, error) : -EBADMSG;
     for (size_t i = 0; r == 0 && i < state->n_services; i++)
         r = restore_service(master, state->services[i], error);
     gapless__state__state__free_unpacked(state, NULL);

@@ -5,6 +5,7 @@
 #include "master/generation.h"
 #include "master/master.h"
 #include "master/service.h"
+#include "master/tracking.h"
 #include "master/worker.h"
 
 #include <time.h>
@@ -19,6 +20,17 @@ static char *timestamp(struct arena *arena, int64_t at_ms)
         tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(at_ms % 1000));
 }
 
+static void fill_numbers(Gapless__Admin__Worker *ret, const struct tracker_numbers *numbers)
+{
+    ret->has_connections = ret->has_in_flight = ret->has_requests = ret->has_bytes_in = ret->has_bytes_out =
+        true;
+    ret->connections = numbers->connections;
+    ret->in_flight = numbers->in_flight;
+    ret->requests = numbers->requests;
+    ret->bytes_in = numbers->bytes_in;
+    ret->bytes_out = numbers->bytes_out;
+}
+
 static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct arena *arena)
 {
     Gapless__Admin__Worker *ret = arena_take(arena, 1, sizeof *ret);
@@ -27,6 +39,10 @@ static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct 
     gapless__admin__worker__init(ret);
     ret->pid = worker_is_alive(worker) ? worker->pid : 0;
     ret->state = arena_text(arena, "%s", worker_state_name(worker->state));
+    struct tracker_numbers numbers;
+    tracking_count(worker->generation->service->master->tracking, worker, &numbers);
+    if (numbers.known)
+        fill_numbers(ret, &numbers);
     return ret;
 }
 
@@ -71,23 +87,32 @@ static void build_listeners(const struct service *service, Gapless__Admin__Servi
     }
 }
 
-/* True if every worker that serves counts for itself: it is native and says when it is done. */
+/* Native workers count for themselves; what the tracker counts is an estimate (docs/tracking.md). */
 static void build_tracker(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
 {
     Gapless__Admin__Tracker *tracker = arena_take(arena, 1, sizeof *tracker);
     if (!tracker)
         return;
     gapless__admin__tracker__init(tracker);
+    const struct tracking *tracking = service->master->tracking;
     const struct generation *generation = service_generation(service, GENERATION_ACTIVE);
-    bool native = generation && generation->workers;
-    for (const struct worker *worker = generation ? generation->workers : NULL; worker; worker = worker->next)
+    bool native = generation && generation->workers, tracked = true;
+    for (const struct worker *worker = generation ? generation->workers : NULL; worker;
+         worker = worker->next) {
         native = native && worker->native;
+        tracked = tracked && (worker->tracked || !worker_is_alive(worker));
+    }
     if (native) {
         tracker->name = (char *)"native";
         tracker->precision = (char *)"exact";
         tracker->reason = (char *)"the workers say themselves when they are drained";
+    } else if (!tracking_name(tracking) || !tracked) {
+        tracker->reason = (char *)(tracking_name(tracking) ? "not every listener is TCP: only that is tracked"
+                                                           : tracking_reason(tracking));
     } else {
-        tracker->reason = (char *)"the workers' own graceful stop is waited for";
+        tracker->name = (char *)tracking_name(tracking);
+        tracker->precision = (char *)"estimated";
+        tracker->reason = (char *)tracking_reason(tracking);
     }
     ret->tracker = tracker;
 }

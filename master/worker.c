@@ -8,6 +8,7 @@
 #include "master/master.h"
 #include "master/service.h"
 #include "master/spawn.h"
+#include "master/tracking.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -138,6 +139,7 @@ static void close_start(struct worker *worker)
 /* Everything that belongs to the process. */
 static void release_process(struct worker *worker)
 {
+    tracking_remove_worker(master_of(worker)->tracking, worker);
     close_start(worker);
     worker_control_close(worker);
     worker_notify_close(worker);
@@ -263,6 +265,7 @@ static int start(struct worker *worker, struct error *error)
     set_state(worker, WORKER_STARTING);
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
+    tracking_add_worker(master_of(worker)->tracking, worker);
     /* Listed everywhere first, released then: a master that dies in between leaves a child that exits. */
     worker_store(worker);
     master_save(master_of(worker));
@@ -367,6 +370,21 @@ void worker_stop(struct worker *worker)
     set_state(worker, WORKER_STOPPING);
 }
 
+/* A native worker says itself when it is drained. Another one that has a drain signal is watched, and gets
+ * its stop signal when nothing is in flight; without a drain signal it would go on accepting, so the stop
+ * signal begins its end. */
+static void drain_ready(struct worker *worker)
+{
+    int signal = settings_of(worker)->drain_signal;
+    bool native = worker->native && worker->control;
+    if (native)
+        worker_control_drain(worker);
+    else
+        worker_signal(worker, signal ? signal : settings_of(worker)->stop_signal);
+    set_state(worker, WORKER_DRAINING);
+    tracking_drain(master_of(worker)->tracking, worker, !native && signal);
+}
+
 void worker_drain(struct worker *worker)
 {
     switch (worker->state) {
@@ -378,12 +396,7 @@ void worker_drain(struct worker *worker)
         worker_stop(worker);
         break;
     case WORKER_READY:
-        if (worker->native && worker->control)
-            worker_control_drain(worker);
-        else
-            worker_signal(worker, settings_of(worker)->drain_signal ? settings_of(worker)->drain_signal
-                                                                    : settings_of(worker)->stop_signal);
-        set_state(worker, WORKER_DRAINING);
+        drain_ready(worker);
         break;
     case WORKER_DRAINING:
     case WORKER_STOPPING:
@@ -409,15 +422,24 @@ void worker_fail(struct worker *worker, const struct error *why)
 
 static void draining_timeout(struct worker *worker)
 {
-    log_event(LOG_WARNING, "worker did not drain in time: it gets the stop signal", WORKER_FIELDS(worker),
-        LOG_I("pid", worker->pid), LOG_I("timeout_ms", settings_of(worker)->drain_timeout_ms));
-    worker_stop(worker);
+    char cut[128];
+    bool keep = settings_of(worker)->drain_on_timeout == ON_TIMEOUT_KEEP;
+    tracking_describe(master_of(worker)->tracking, worker, cut, sizeof cut);
+    log_event(LOG_WARNING,
+        keep ? "worker did not drain in time: it is kept"
+             : "worker did not drain in time: it gets the stop signal",
+        WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
+        LOG_I("timeout_ms", settings_of(worker)->drain_timeout_ms), LOG_S(keep ? "has" : "cut", cut));
+    if (!keep)
+        worker_stop(worker);
 }
 
 static void stopping_timeout(struct worker *worker)
 {
+    char cut[128];
+    tracking_describe(master_of(worker)->tracking, worker, cut, sizeof cut);
     log_event(LOG_WARNING, "worker did not stop in time: it gets SIGKILL", WORKER_FIELDS(worker),
-        LOG_I("pid", worker->pid), LOG_I("grace_ms", settings_of(worker)->stop_grace_ms));
+        LOG_I("pid", worker->pid), LOG_I("grace_ms", settings_of(worker)->stop_grace_ms), LOG_S("cut", cut));
     worker_kill(worker);
 }
 
@@ -516,4 +538,8 @@ void worker_resume(struct worker *worker, enum worker_state state)
     set_timer(worker, deadline_ms(worker));
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
+    tracking_resume_worker(master_of(worker)->tracking, worker);
+    if (state == WORKER_DRAINING)
+        tracking_drain(
+            master_of(worker)->tracking, worker, !worker->native && settings_of(worker)->drain_signal);
 }

@@ -26,6 +26,7 @@
 #include "ipc/channel.h"
 #include "ipc/error.h"
 #include "ipc/handoff.h"
+#include "master/drain.h"
 
 #include <event2/event.h>
 #include <stdbool.h>
@@ -76,6 +77,11 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
+    unsigned slot; /* the tracker's (tracking.h); 0: none */
+    bool tracked;  /* every connection that it can have is */
+    bool watched;  /* it drains, and gets its stop signal when it is found to be drained */
+    struct drain drain;
+
     int start_fd; /* spawn.h, -1 once the outcome is known */
 
     bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/tracking.h"
+
+#include "master/drain.h"
+#include "master/generation.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/worker.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Looks take at most a quarter of the master's time, however many connections there are. */
+#define LOOK_PAUSE_FACTOR 3
+
+struct tracking {
+    struct master *master;
+    struct tracker *tracker; /* NULL: there is none */
+    struct error missing;    /* … and why */
+    struct event *ring;
+    struct event *timer;
+    bool tags[INFLIGHT_TAGS];
+    int64_t rest_until_us; /* no look before that */
+};
+
+#define WORKER_FIELDS(w)                                                                                     \
+    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
+        LOG_U("worker", (w)->index), LOG_I("pid", (w)->pid)
+
+static void on_ring(evutil_socket_t fd, short what, void *ctx);
+static void on_timer(evutil_socket_t fd, short what, void *ctx);
+
+/* ── the tracker ── */
+
+static int open_tracker(struct tracking *tracking, struct error *error)
+{
+    static const enum tracker_kind kinds[] = {
+        [CONFIG_TRACKER_AUTO] = TRACKER_AUTO,
+        [CONFIG_TRACKER_EBPF] = TRACKER_EBPF,
+        [CONFIG_TRACKER_SOCK_DIAG] = TRACKER_SOCK_DIAG,
+    };
+    struct master *master = tracking->master;
+    struct keeper_entry *kept = keeper_link_take(master->keeper, "tracker");
+    int r = -ENOENT;
+    if (kept)
+        r = tracker_adopt(&kept->fds, &tracking->tracker, error);
+    keeper_entry_free(kept);
+    if (r < 0)
+        r = tracker_open(kinds[master->config->tracker], NULL, &tracking->tracker, error);
+    return r;
+}
+
+static int watch(struct tracking *tracking)
+{
+    struct event_base *base = tracking->master->base;
+    int fd = tracker_event_fd(tracking->tracker);
+    tracking->timer = evtimer_new(base, on_timer, tracking);
+    if (!tracking->timer)
+        return -ENOMEM;
+    if (fd < 0)
+        return 0;
+    tracking->ring = event_new(base, fd, EV_READ | EV_PERSIST, on_ring, tracking);
+    return tracking->ring && event_add(tracking->ring, NULL) == 0 ? 0 : -ENOMEM;
+}
+
+int tracking_open(struct master *master, struct error *error)
+{
+    struct tracking *tracking = calloc(1, sizeof *tracking);
+    if (!tracking)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    master->tracking = tracking;
+    tracking->master = master;
+    int r = open_tracker(tracking, &tracking->missing);
+    if (r < 0 && master->config->tracker != CONFIG_TRACKER_AUTO) {
+        *error = tracking->missing;
+        return error_prefix(
+            error, "tracker %s", master->config->tracker == CONFIG_TRACKER_EBPF ? "ebpf" : "sock_diag");
+    }
+    if (r < 0) {
+        log_event(LOG_WARNING, "no tracker: a worker is drained when it exits",
+            LOG_S("reason", tracking->missing.message));
+        return 0;
+    }
+    if (watch(tracking) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    unsigned count;
+    const int *fds = tracker_fds(tracking->tracker, &count);
+    if (count)
+        master_store(master, "tracker", 0, fds, count);
+    const char *reason = tracker_reason(tracking->tracker);
+    log_event(LOG_INFO, "tracker", LOG_S("name", tracker_name(tracking->tracker)),
+        LOG_S("reason", *reason ? reason : NULL));
+    return 0;
+}
+
+void tracking_close(struct tracking *tracking)
+{
+    if (!tracking)
+        return;
+    if (tracking->ring)
+        event_free(tracking->ring);
+    if (tracking->timer)
+        event_free(tracking->timer);
+    tracker_close(tracking->tracker);
+    free(tracking);
+}
+
+const char *tracking_name(const struct tracking *tracking)
+{
+    return tracking && tracking->tracker ? tracker_name(tracking->tracker) : NULL;
+}
+
+const char *tracking_reason(const struct tracking *tracking)
+{
+    if (!tracking)
+        return "";
+    return tracking->tracker ? tracker_reason(tracking->tracker) : tracking->missing.message;
+}
+
+/* ── listeners and workers ── */
+
+static unsigned free_tag(const struct tracking *tracking)
+{
+    for (unsigned tag = 1; tag < INFLIGHT_TAGS; tag++)
+        if (!tracking->tags[tag])
+            return tag;
+    return 0;
+}
+
+void tracking_add_listener(
+    struct tracking *tracking, struct listener *listener, enum inflight_protocol protocol)
+{
+    struct error error = {.code = 0};
+    if (!tracking || !tracking->tracker)
+        return;
+    unsigned tag = listener->tag ? listener->tag : free_tag(tracking);
+    int r = tracker_listen(tracking->tracker, listener->fd, tag, protocol, &error);
+    if (r == 0) {
+        tracking->tags[tag] = true;
+        listener->tag = tag;
+    } else if (r != -EOPNOTSUPP) {
+        log_event(LOG_WARNING, "listener is not tracked", LOG_S("listener", listener->spec.text),
+            LOG_S("reason", error.message));
+    }
+}
+
+void tracking_remove_listener(struct tracking *tracking, struct listener *listener)
+{
+    if (!tracking || !listener->tag)
+        return;
+    tracker_unlisten(tracking->tracker, listener->tag);
+    tracking->tags[listener->tag] = false;
+    listener->tag = 0;
+}
+
+/* Something can be said of a worker only if every address that it serves is tracked. */
+static bool all_tracked(const struct generation *generation)
+{
+    for (size_t i = 0; i < generation->settings->listener_count; i++)
+        if (!generation->listeners[i]->tag)
+            return false;
+    return true;
+}
+
+void tracking_add_worker(struct tracking *tracking, struct worker *worker)
+{
+    struct error error = {.code = 0};
+    if (!tracking || !tracking->tracker)
+        return;
+    int slot = tracker_begin(tracking->tracker, worker->pidfd, worker->pid, &error);
+    if (slot < 0) {
+        log_event(
+            LOG_WARNING, "worker is not tracked", WORKER_FIELDS(worker), LOG_S("reason", error.message));
+        return;
+    }
+    worker->slot = (unsigned)slot;
+    worker->tracked = all_tracked(worker->generation);
+}
+
+void tracking_resume_worker(struct tracking *tracking, struct worker *worker)
+{
+    if (!tracking || !tracking->tracker || !worker->slot)
+        return;
+    tracker_resume(tracking->tracker, worker->slot, worker->pid);
+}
+
+void tracking_remove_worker(struct tracking *tracking, struct worker *worker)
+{
+    if (tracking && tracking->tracker && worker->slot)
+        tracker_end(tracking->tracker, worker->slot);
+    worker->slot = 0;
+    worker->watched = false;
+}
+
+void tracking_count(
+    const struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers)
+{
+    *ret_numbers = (struct tracker_numbers){.known = false};
+    if (tracking && tracking->tracker && worker->slot && worker->tracked)
+        tracker_count(tracking->tracker, worker->slot, ret_numbers);
+}
+
+/* ── looks ── */
+
+static void set_timer(struct tracking *tracking, int64_t at_us)
+{
+    int64_t now = clock_monotonic_us();
+    if (at_us < tracking->rest_until_us)
+        at_us = tracking->rest_until_us;
+    int64_t left = at_us > now ? at_us - now : 0;
+    struct timeval after = {.tv_sec = left / 1000000, .tv_usec = left % 1000000};
+    evtimer_add(tracking->timer, &after);
+}
+
+static bool look(struct tracking *tracking)
+{
+    struct error error = {.code = 0};
+    int64_t began = clock_monotonic_us();
+    int r = tracker_look(tracking->tracker, &error);
+    int64_t ended = clock_monotonic_us();
+    tracking->rest_until_us = ended + LOOK_PAUSE_FACTOR * (ended - began);
+    if (r < 0)
+        log_event(LOG_WARNING, "the connections can't be looked at", LOG_S("reason", error.message));
+    return r == 0;
+}
+
+static void seen(const struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)
+{
+    tracker_seen(tracking->tracker, worker->slot, ret_look);
+    if (!worker->tracked)
+        ret_look->known = false;
+}
+
+/* The timeout is the worker's own timer's. */
+static struct drain_step decide(struct tracking *tracking, struct worker *worker, int64_t now_us)
+{
+    const struct config_service *settings = worker->generation->settings;
+    struct drain_settings drain = {.quiet_us = settings->drain_quiet_ms * 1000,
+        .idle_grace_us = settings->drain_idle_grace_ms < 0 ? -1 : settings->drain_idle_grace_ms * 1000};
+    struct tracker_look found;
+    seen(tracking, worker, &found);
+    return drain_decide(&worker->drain, &drain, &found, now_us);
+}
+
+/* Calls `each` for the workers that are watched. */
+static void for_each_watched(
+    const struct master *master, void (*each)(void *ctx, struct worker *worker), void *ctx)
+{
+    for (const struct service *s = master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (struct worker *w = g->workers; w; w = w->next)
+                if (w->watched && w->state == WORKER_DRAINING)
+                    each(ctx, w);
+}
+
+struct round {
+    struct tracking *tracking;
+    int64_t now_us;
+    int64_t next_us; /* the earliest look that is wanted; 0: none */
+};
+
+static void judge(void *ctx, struct worker *worker)
+{
+    struct round *round = ctx;
+    struct drain_step step = decide(round->tracking, worker, round->now_us);
+    if (step.verdict == DRAIN_STOP) {
+        worker->watched = false;
+        log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker));
+        worker_stop(worker);
+    } else if (!round->next_us || step.look_at_us < round->next_us) {
+        round->next_us = step.look_at_us;
+    }
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+    struct tracking *tracking = ctx;
+    look(tracking);
+    struct round round = {.tracking = tracking, .now_us = clock_monotonic_us()};
+    for_each_watched(tracking->master, judge, &round);
+    if (round.next_us)
+        set_timer(tracking, round.next_us);
+}
+
+static void note_drained(void *ctx, unsigned slot)
+{
+    *(bool *)ctx = true;
+}
+
+/* Nothing is in flight any more in some slot: the look that follows says whether it is drained. */
+static void on_ring(evutil_socket_t fd, short what, void *ctx)
+{
+    struct tracking *tracking = ctx;
+    bool any = false;
+    tracker_dispatch(tracking->tracker, note_drained, &any);
+    if (any)
+        set_timer(tracking, 0);
+}
+
+void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch_it)
+{
+    if (!tracking || !tracking->tracker || !worker->slot)
+        return;
+    int64_t now = clock_monotonic_us();
+    tracker_drain(tracking->tracker, worker->slot);
+    drain_begin(&worker->drain, now);
+    worker->watched = watch_it;
+    if (watch_it)
+        set_timer(tracking, now);
+}
+
+static const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+void tracking_describe(struct tracking *tracking, const struct worker *worker, char *text, size_t size)
+{
+    struct tracker_look found = {.known = false};
+    snprintf(text, size, "not known");
+    if (!tracking || !tracking->tracker || !worker->slot)
+        return;
+    if (look(tracking))
+        seen(tracking, worker, &found);
+    if (!found.known)
+        return;
+    if (found.busy && found.oldest_busy_ms >= 0)
+        snprintf(text, size, "%" PRIu64 " request%s in flight, the oldest for %" PRId64 ".%" PRId64 " s",
+            found.busy, plural(found.busy), found.oldest_busy_ms / 1000, found.oldest_busy_ms % 1000 / 100);
+    else if (found.busy || found.unread || found.unsent)
+        snprintf(text, size, "%" PRIu64 " unread request%s, %" PRIu64 " unfinished answer%s", found.unread,
+            plural(found.unread), found.unsent, plural(found.unsent));
+    else
+        snprintf(text, size, "no request, %" PRIu64 " idle connection%s", found.connections,
+            plural(found.connections));
+}

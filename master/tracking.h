@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The tracker (bpf/tracker.h) in the master's loop: which listeners and workers it knows, and the looks by
+ * which a draining worker that can't say so itself is found to be drained (drain.h). One look serves all
+ * workers that drain.
+ *
+ * Without a tracker everything works: workers are drained by their own exit or the timeout, and numbers are
+ * not known.
+ */
+#ifndef GAPLESS_MASTER_TRACKING_H
+#define GAPLESS_MASTER_TRACKING_H
+
+#include "bpf/tracker.h"
+#include "ipc/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct listener;
+struct master;
+struct tracking;
+struct worker;
+
+/* Opens the tracker that the configuration asks for, or goes on with that of an earlier master. A failure
+ * only where a kind was asked for by name. */
+int tracking_open(struct master *master, struct error *error);
+
+/* NULL is allowed. */
+void tracking_close(struct tracking *tracking);
+
+/* For status: "ebpf", "sock_diag", or NULL; and why. */
+const char *tracking_name(const struct tracking *tracking);
+const char *tracking_reason(const struct tracking *tracking);
+
+/* Lets the tracker know a listener (again, when its protocol has changed). One that it can't track is left
+ * without a tag: nothing can be said of the workers that serve it. */
+void tracking_add_listener(
+    struct tracking *tracking, struct listener *listener, enum inflight_protocol protocol);
+void tracking_remove_listener(struct tracking *tracking, struct listener *listener);
+
+/* A worker's process, before it executes; one of an earlier master; one that has exited. */
+void tracking_add_worker(struct tracking *tracking, struct worker *worker);
+void tracking_resume_worker(struct tracking *tracking, struct worker *worker);
+void tracking_remove_worker(struct tracking *tracking, struct worker *worker);
+
+/* The worker drains. watch: it gets its stop signal (worker_stop()) as soon as it is found to be drained. */
+void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch);
+
+/* Its numbers now. */
+void tracking_count(
+    const struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers);
+
+/* What would be cut if it ended now, in words, after a look of its own: "3 requests in flight, the oldest
+ * for 31.0 s". Empty where nothing is; "not known" where that is so. */
+void tracking_describe(struct tracking *tracking, const struct worker *worker, char *text, size_t size);
+
+#endif
