@@ -119,8 +119,8 @@ static const struct config_key keys[] = {
                 "for until the timeout"},
     {.path = "drain.on_timeout", .flag = "drain-on-timeout", SERVICE(drain_on_timeout), .type = TYPE_CHOICE,
         .fallback = "kill", .choices = on_timeout_choices, .argument = "WHAT",
-        .help = "what happens to a worker that hasn't drained by then: kill is the stop signal, then SIGKILL; "
-                "keep lets it live on until its connections end"},
+        .help = "what happens to a worker that hasn't drained by drain.timeout: kill is the stop signal, then "
+                "SIGKILL; keep lets it live on until its connections end"},
     {.path = "stop.signal", .flag = "stop-signal", SERVICE(stop_signal), .type = TYPE_SIGNAL,
         .fallback = "TERM", .argument = "SIGNAL",
         .help = "signal that ends a worker"},

@@ -41,6 +41,8 @@ void check_listener(const struct listener_spec *spec)
     MUST(spec->family != LISTENER_TCP || spec->type == SOCK_STREAM);
     MUST(spec->family != LISTENER_UDP || spec->type == SOCK_DGRAM);
     MUST(spec->mode == (mode_t)-1 || spec->mode <= 0777);
+    MUST(spec->protocol >= -1 && spec->protocol < (int)PROTOCOL_COUNT);
+    MUST(spec->protocol == -1 || spec->family == LISTENER_TCP);
     MUST(spec->backlog == -1 || spec->backlog > 0);
     MUST(spec->v6only >= -1 && spec->v6only <= 1);
     MUST(spec->defer_accept_s >= 0 && spec->fastopen >= 0 && spec->rcvbuf >= 0 && spec->sndbuf >= 0);
@@ -57,6 +59,9 @@ static void check_service(const struct config *config, const struct config_servi
     MUST(service->nice_set ? service->nice >= -20 && service->nice <= 19 : service->nice == 0);
     MUST(service->ready_alive_ms == -1 || service->ready_alive_ms > 0);
     MUST(service->ready_timeout_ms >= 0 && service->drain_timeout_ms >= 0 && service->stop_grace_ms >= 0);
+    MUST(service->drain_quiet_ms >= 0 && service->drain_idle_grace_ms >= -1);
+    MUST((unsigned)service->protocol < PROTOCOL_COUNT);
+    MUST((unsigned)service->drain_on_timeout < ON_TIMEOUT_COUNT);
     MUST(service->stop_signal > 0 && service->drain_signal >= 0);
     MUST(service->backoff_initial_ms > 0 && service->backoff_initial_ms <= service->backoff_max_ms);
     MUST((unsigned)service->restart < RESTART_COUNT && (unsigned)service->activation < ACTIVATION_COUNT);
@@ -74,6 +79,7 @@ void check_config(const struct config *config)
     MUST(config->references == 1);
     MUST(value_check_name(config->name, NULL) == 0);
     MUST((unsigned)config->log < LOG_FORMAT_COUNT);
+    MUST((unsigned)config->log_level < LOG_LEVEL_COUNT && (unsigned)config->tracker < CONFIG_TRACKER_COUNT);
     MUST(config->service_count >= 1);
     for (size_t i = 0; i < config->service_count; i++)
         check_service(config, &config->services[i]);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The configuration by flags, and what file and flags have in common. */
+#include "bpf/inflight.h"
 #include "config_helper.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <setjmp.h>
@@ -26,6 +28,8 @@ static void command_alone_has_all_defaults(void **state)
     assert_null(config->file);
     assert_null(config->yaml);
     assert_int_equal(config->log, LOG_TEXT);
+    assert_int_equal(config->log_level, LOG_INFO);
+    assert_int_equal(config->tracker, CONFIG_TRACKER_AUTO);
     assert_int_equal(config->service_count, 1);
     const struct config_service *service = config_find(config, "server");
     assert_ptr_equal(service, config->services);
@@ -43,10 +47,14 @@ static void command_alone_has_all_defaults(void **state)
     assert_int_equal(service->rlimit_count, 0);
     assert_null(service->capabilities);
     assert_int_equal(service->activation, ACTIVATION_AUTO);
+    assert_int_equal(service->protocol, PROTOCOL_HTTP1);
     assert_int_equal(service->ready_alive_ms, -1);
     assert_int_equal(service->ready_timeout_ms, 30000);
     assert_int_equal(service->drain_signal, 0);
     assert_int_equal(service->drain_timeout_ms, 30000);
+    assert_int_equal(service->drain_quiet_ms, 1000);
+    assert_int_equal(service->drain_idle_grace_ms, 5000);
+    assert_int_equal(service->drain_on_timeout, ON_TIMEOUT_KILL);
     assert_int_equal(service->stop_signal, SIGTERM);
     assert_int_equal(service->stop_grace_ms, 10000);
     assert_int_equal(service->restart, RESTART_ALWAYS);
@@ -58,12 +66,14 @@ static void command_alone_has_all_defaults(void **state)
 
 static void every_flag_of_an_instance_reaches_its_place(void **state)
 {
-    struct config *config =
-        LOAD("--name", "web", "--admin", "/tmp/a.sock", "--pid-file=/tmp/p", "--log", "json", "server");
+    struct config *config = LOAD("--name", "web", "--admin", "/tmp/a.sock", "--pid-file=/tmp/p", "--log",
+        "json", "--log-level", "warning", "--tracker=sock_diag", "server");
     assert_string_equal(config->name, "web");
     assert_string_equal(config->admin_path, "/tmp/a.sock");
     assert_string_equal(config->pid_file, "/tmp/p");
     assert_int_equal(config->log, LOG_JSON);
+    assert_int_equal(config->log_level, LOG_WARNING);
+    assert_int_equal(config->tracker, CONFIG_TRACKER_SOCK_DIAG);
     assert_string_equal(config->services[0].name, "web");
     config_unref(config);
 }
@@ -99,21 +109,79 @@ static void every_flag_of_the_workers_reaches_its_place(void **state)
 static void every_flag_of_the_life_cycle_reaches_its_place(void **state)
 {
     struct config *config = LOAD("--activation", "einhorn", "--ready-alive", "1s", "--ready-timeout", "2s",
-        "--drain-signal", "SIGQUIT", "--drain-timeout", "3s", "--stop-signal", "INT", "--stop-grace", "4s",
-        "--restart", "on-failure", "--backoff-initial", "5ms", "--backoff-max", "6s", "--backoff-reset", "7s",
-        "server");
+        "--drain-signal", "SIGQUIT", "--drain-timeout", "3s", "--drain-quiet", "250ms", "--drain-idle-grace",
+        "8s", "--drain-on-timeout", "keep", "--protocol", "stream", "--stop-signal", "INT", "--stop-grace",
+        "4s", "--restart", "on-failure", "--backoff-initial", "5ms", "--backoff-max", "6s", "--backoff-reset",
+        "7s", "server");
     const struct config_service *service = config->services;
     assert_int_equal(service->activation, ACTIVATION_EINHORN);
     assert_int_equal(service->ready_alive_ms, 1000);
     assert_int_equal(service->ready_timeout_ms, 2000);
     assert_int_equal(service->drain_signal, SIGQUIT);
     assert_int_equal(service->drain_timeout_ms, 3000);
+    assert_int_equal(service->drain_quiet_ms, 250);
+    assert_int_equal(service->drain_idle_grace_ms, 8000);
+    assert_int_equal(service->drain_on_timeout, ON_TIMEOUT_KEEP);
+    assert_int_equal(service->protocol, PROTOCOL_STREAM);
     assert_int_equal(service->stop_signal, SIGINT);
     assert_int_equal(service->stop_grace_ms, 4000);
     assert_int_equal(service->restart, RESTART_ON_FAILURE);
     assert_int_equal(service->backoff_initial_ms, 5);
     assert_int_equal(service->backoff_max_ms, 6000);
     assert_int_equal(service->backoff_reset_ms, 7000);
+    config_unref(config);
+}
+
+static void every_word_of_a_choice_is_its_own_value(void **state)
+{
+    static const struct {
+        const char *flag;
+        const char *words[5];
+        size_t offset; /* in the instance; of a service: behind `service` */
+        bool service;
+    } cases[] = {
+        {"--log-level", {"debug", "info", "warning", "error"}, offsetof(struct config, log_level), false},
+        {"--tracker", {"auto", "ebpf", "sock_diag"}, offsetof(struct config, tracker), false},
+        {"--protocol", {"http1", "server-first", "stream"}, offsetof(struct config_service, protocol), true},
+        {"--drain-on-timeout", {"kill", "keep"}, offsetof(struct config_service, drain_on_timeout), true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (unsigned value = 0; cases[i].words[value]; value++) {
+            struct config *config = LOAD(cases[i].flag, cases[i].words[value], "server");
+            const char *object = cases[i].service ? (const char *)config->services : (const char *)config;
+            unsigned stored;
+            memcpy(&stored, object + cases[i].offset, sizeof stored);
+            assert_int_equal(stored, value);
+            config_unref(config);
+        }
+}
+
+/* The trackers number them themselves, and the master hands the numbers on. */
+static_assert(
+    (int)PROTOCOL_HTTP1 == (int)INFLIGHT_HTTP1 && (int)PROTOCOL_SERVER_FIRST == (int)INFLIGHT_SERVER_FIRST &&
+        (int)PROTOCOL_STREAM == (int)INFLIGHT_STREAM && (int)PROTOCOL_COUNT == (int)INFLIGHT_PROTOCOL_COUNT,
+    "enum config_protocol is enum inflight_protocol");
+
+static void a_listener_may_say_its_own_protocol(void **state)
+{
+    struct config *config = LOAD("--protocol", "server-first", "-l", "tcp:1", "-l", "tcp:2,protocol=http1",
+        "-l", "tcp:3,protocol=stream", "-l", "unix:/x", "server");
+    const struct config_service *service = config->services;
+    assert_int_equal(config_protocol_of(service, &service->listeners[0]), PROTOCOL_SERVER_FIRST);
+    assert_int_equal(config_protocol_of(service, &service->listeners[1]), PROTOCOL_HTTP1);
+    assert_int_equal(config_protocol_of(service, &service->listeners[2]), PROTOCOL_STREAM);
+    assert_int_equal(config_protocol_of(service, &service->listeners[3]), PROTOCOL_SERVER_FIRST);
+    config_unref(config);
+}
+
+static void idle_connections_may_be_waited_for_without_end(void **state)
+{
+    struct config *config = LOAD("--drain-idle-grace", "never", "server");
+    assert_int_equal(config->services[0].drain_idle_grace_ms, -1);
+    config_unref(config);
+    config = LOAD("--drain-idle-grace", "0", "--drain-quiet", "0", "server");
+    assert_int_equal(config->services[0].drain_idle_grace_ms, 0);
+    assert_int_equal(config->services[0].drain_quiet_ms, 0);
     config_unref(config);
 }
 
@@ -194,6 +262,18 @@ static void flags_and_their_values_must_fit(void **state)
     REFUSE("--drain-timeout: '30' has no unit: write 30s or 30ms", "--drain-timeout", "30", "server");
     REFUSE("--listen: 'tcpp' is not tcp, udp, unix or fd; did you mean tcp?", "-l", "tcpp:80", "server");
     REFUSE("--log: 'jsno' is not text or json; did you mean json?", "--log", "jsno", "server");
+    REFUSE("--log-level: 'warn' is not debug, info, warning or error; did you mean warning?", "--log-level",
+        "warn", "server");
+    REFUSE("--tracker: 'sockdiag' is not auto, ebpf or sock_diag; did you mean sock_diag?", "--tracker",
+        "sockdiag", "server");
+    REFUSE("--protocol: 'http2' is not http1, server-first or stream; did you mean http1?", "--protocol",
+        "http2", "server");
+    REFUSE("--drain-on-timeout: 'wait' is not kill or keep", "--drain-on-timeout", "wait", "server");
+    REFUSE("--drain-quiet: '1h1ms' is out of range: 0 to 1h", "--drain-quiet", "1h1ms", "server");
+    REFUSE("--drain-quiet: 'never' is not a duration such as 500ms, 30s, 2m, 1h, 1d or 1m30s",
+        "--drain-quiet", "never", "server");
+    REFUSE("--drain-idle-grace: '31d' is out of range: 0 to 30d", "--drain-idle-grace", "31d", "server");
+    REFUSE("--drain-idle-grace: '5' has no unit: write 5s or 5ms", "--drain-idle-grace", "5", "server");
     REFUSE("--restart: 'onfailure' is not always, on-failure or no; did you mean on-failure?", "--restart",
         "onfailure", "server");
     REFUSE("--nice: '20' is out of range: -20 to 19", "--nice", "20", "server");
@@ -342,13 +422,17 @@ static void a_file_is_read_and_kept(void **state)
 
 static void flags_of_the_instance_go_over_the_file(void **state)
 {
-    char *const argv[] = {"-c", "w.yaml", "--name", "outside", "--log=text", NULL};
+    char *const argv[] = {
+        "-c", "w.yaml", "--name", "outside", "--log=text", "--log-level=debug", "--tracker=ebpf", NULL};
     struct config *config;
     enum config_action action;
-    static const char text[] = "{name: inside, log: json, admin: /a, services: {web: {command: server}}}";
-    assert_int_equal(config_load(5, argv, text, &config, &action, NULL), 0);
+    static const char text[] =
+        "{name: inside, log: json, log_level: error, admin: /a, services: {web: {command: server}}}";
+    assert_int_equal(config_load(7, argv, text, &config, &action, NULL), 0);
     assert_string_equal(config->name, "outside");
     assert_int_equal(config->log, LOG_TEXT);
+    assert_int_equal(config->log_level, LOG_DEBUG);
+    assert_int_equal(config->tracker, CONFIG_TRACKER_EBPF);
     assert_string_equal(config->admin_path, "/a");
     config_unref(config);
 }
@@ -396,6 +480,9 @@ int main(void)
         cmocka_unit_test(every_flag_of_an_instance_reaches_its_place),
         cmocka_unit_test(every_flag_of_the_workers_reaches_its_place),
         cmocka_unit_test(every_flag_of_the_life_cycle_reaches_its_place),
+        cmocka_unit_test(every_word_of_a_choice_is_its_own_value),
+        cmocka_unit_test(a_listener_may_say_its_own_protocol),
+        cmocka_unit_test(idle_connections_may_be_waited_for_without_end),
         cmocka_unit_test(flags_end_at_the_first_word_of_the_command),
         cmocka_unit_test(empty_capabilities_are_not_unset_ones),
         cmocka_unit_test(help_asks_for_nothing_else),

@@ -81,7 +81,7 @@ static void help_shows_every_flag_with_its_default(void **state)
     static const char *const parts[] = {"  -c, --config FILE ", "  -h, --help ", "  -n, --workers N ",
         "  -l, --listen SPEC ", "      --rlimit NAME=SOFT[:HARD] ", "[1 to 1024] (default: 1)", "[always,",
         "(default: always)", "(default: 100ms)", "--drain-timeout TIME", "--backoff-reset TIME",
-        "--pid-file PATH", "Examples:\n"};
+        "--pid-file PATH", "--log-level LEVEL", "--drain-idle-grace TIME", "or never]", "Examples:\n"};
     char *help = printed(config_help);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(help, parts[i]))

@@ -68,6 +68,31 @@ static void duration_refuses_what_it_cannot_tell(void **state)
     }
 }
 
+static void duration_may_be_never_only_where_that_is_said(void **state)
+{
+    int64_t ms = 42;
+    assert_int_equal(value_duration_or_never("never", 0, DAY, &ms, NULL), 0);
+    assert_int_equal(ms, -1);
+    assert_int_equal(value_duration_or_never("0", 0, DAY, &ms, NULL), 0);
+    assert_int_equal(ms, 0);
+    assert_int_equal(value_duration_or_never("1m30s", 0, DAY, &ms, NULL), 0);
+    assert_int_equal(ms, 90000);
+    static const char *const bad[][2] = {
+        {"nevr", "'nevr' is neither never nor a duration such as 500ms, 30s, 2m, 1h, 1d or 1m30s; did you "
+                 "mean never?"},
+        {"Never", "did you mean never?"}, {"", "'' is neither never nor"},
+        {"-1", "'-1' is neither never nor"}, {"never ", "did you mean never?"}, {"5", "'5' has no unit"},
+        {"2d", "'2d' is out of range: 0 to 1d"}, {"5s5s", "each once"}};
+    for (size_t i = 0; i < LENGTH(bad); i++) {
+        struct error error = {0};
+        ms = 42;
+        assert_refused(value_duration_or_never(bad[i][0], 0, DAY, &ms, &error), &error, bad[i][0], bad[i][1]);
+        assert_int_equal(ms, 42);
+    }
+    struct error error = {0};
+    assert_refused(value_duration("never", 0, DAY, &ms, &error), &error, "never", "is not a duration");
+}
+
 static void duration_text_is_read_back(void **state)
 {
     static const int64_t cases[] = {0, 1, 999, 1000, 90000, 3600000, DAY, 93784005, 30 * DAY};
@@ -338,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(duration_reads_units_and_sums),
         cmocka_unit_test(duration_refuses_what_it_cannot_tell),
+        cmocka_unit_test(duration_may_be_never_only_where_that_is_said),
         cmocka_unit_test(duration_text_is_read_back),
         cmocka_unit_test(size_reads_powers_of_1024),
         cmocka_unit_test(number_tells_a_wrong_one_from_one_out_of_range),

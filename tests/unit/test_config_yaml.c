@@ -31,31 +31,34 @@ static void refuse_all(const struct mistake *mistakes, size_t count)
 
 static void every_key_reaches_its_place(void **state)
 {
-    struct config *config =
-        load_text("name: instance\nadmin: /a\npid_file: /p\nlog: json\n"
-                  "services:\n"
-                  "  front:\n"
-                  "    command: [nginx, -g, daemon off;]\n"
-                  "    listen: [http=tcp:80, \"tcp:[::1]:443,v6only\"]\n"
-                  "    workers: 4\n"
-                  "    user: www-data\n"
-                  "    group: 33\n"
-                  "    cwd: /srv\n"
-                  "    env: {NGINX: \"{fds:;}\", DEBUG: true, EMPTY: \"\"}\n"
-                  "    umask: 027\n"
-                  "    nice: -5\n"
-                  "    rlimits: {nofile: \"1024:4096\", core: 0, nproc: unlimited, memlock: 64MiB}\n"
-                  "    capabilities: [net_bind_service, CAP_CHOWN]\n"
-                  "    activation: none\n"
-                  "    ready: {alive: 1s, timeout: 20s}\n"
-                  "    drain: {signal: QUIT, timeout: 1m30s}\n"
-                  "    stop: {signal: SIGINT, grace: 0}\n"
-                  "    restart: no\n"
-                  "    backoff: {initial: 1ms, max: 2s, reset: 3s}\n");
+    struct config *config = load_text(
+        "name: instance\nadmin: /a\npid_file: /p\nlog: json\nlog_level: error\ntracker: ebpf\n"
+        "services:\n"
+        "  front:\n"
+        "    command: [nginx, -g, daemon off;]\n"
+        "    listen: [http=tcp:80, \"tcp:[::1]:443,v6only\"]\n"
+        "    workers: 4\n"
+        "    user: www-data\n"
+        "    group: 33\n"
+        "    cwd: /srv\n"
+        "    env: {NGINX: \"{fds:;}\", DEBUG: true, EMPTY: \"\"}\n"
+        "    umask: 027\n"
+        "    nice: -5\n"
+        "    rlimits: {nofile: \"1024:4096\", core: 0, nproc: unlimited, memlock: 64MiB}\n"
+        "    capabilities: [net_bind_service, CAP_CHOWN]\n"
+        "    activation: none\n"
+        "    ready: {alive: 1s, timeout: 20s}\n"
+        "    protocol: server-first\n"
+        "    drain: {signal: QUIT, timeout: 1m30s, quiet: 2s, idle_grace: never, on_timeout: keep}\n"
+        "    stop: {signal: SIGINT, grace: 0}\n"
+        "    restart: no\n"
+        "    backoff: {initial: 1ms, max: 2s, reset: 3s}\n");
     assert_string_equal(config->name, "instance");
     assert_string_equal(config->admin_path, "/a");
     assert_string_equal(config->pid_file, "/p");
     assert_int_equal(config->log, LOG_JSON);
+    assert_int_equal(config->log_level, LOG_ERROR);
+    assert_int_equal(config->tracker, CONFIG_TRACKER_EBPF);
     const struct config_service *front = config_find(config, "front");
     assert_string_equal(front->command[2], "daemon off;");
     assert_int_equal(front->listener_count, 2);
@@ -77,6 +80,10 @@ static void every_key_reaches_its_place(void **state)
     assert_int_equal(front->ready_timeout_ms, 20000);
     assert_int_equal(front->drain_signal, SIGQUIT);
     assert_int_equal(front->drain_timeout_ms, 90000);
+    assert_int_equal(front->drain_quiet_ms, 2000);
+    assert_int_equal(front->drain_idle_grace_ms, -1);
+    assert_int_equal(front->drain_on_timeout, ON_TIMEOUT_KEEP);
+    assert_int_equal(front->protocol, PROTOCOL_SERVER_FIRST);
     assert_int_equal(front->stop_signal, SIGINT);
     assert_int_equal(front->stop_grace_ms, 0);
     assert_int_equal(front->restart, RESTART_NO);
@@ -165,6 +172,12 @@ static void unknown_keys_get_the_near_spelling(void **state)
         {WEB "    drain.timeout: 3s\n",
             "w.yaml:4:5: services.web.drain.timeout: unknown key; did you mean drain: {timeout: ...}?"},
         {WEB "    stop: {.: 3s}\n", "w.yaml:4:12: services.web.stop..: unknown key"},
+        {WEB "    drain: {idlegrace: 3s}\n",
+            "w.yaml:4:13: services.web.drain.idlegrace: unknown key; did you mean idle_grace?"},
+        {WEB "    log_level: debug\n",
+            "w.yaml:4:5: services.web.log_level: the key belongs at the top, not in a service"},
+        {WEB "protocol: stream\n",
+            "w.yaml:4:1: protocol: the key belongs in a service: services: {NAME: {...}}"},
         {WEB "    admin: /x\n",
             "w.yaml:4:5: services.web.admin: the key belongs at the top, not in a service"},
         {WEB "listen: tcp:80\n", "w.yaml:4:1: listen: the key belongs in a service: services: {NAME: {...}}"},
@@ -243,6 +256,15 @@ static void bad_values_have_place_key_and_reason(void **state)
             "w.yaml:4:14: services.web.workers: '3.0' is not a whole number: 1 to 1024"},
         {WEB "    drain: {timeout: 30}\n",
             "w.yaml:4:22: services.web.drain.timeout: '30' has no unit: write 30s or 30ms"},
+        {WEB "    drain: {idle_grace: nevr}\n",
+            "w.yaml:4:25: services.web.drain.idle_grace: 'nevr' is neither never nor a duration such as "
+            "500ms, 30s, 2m, 1h, 1d or 1m30s; did you mean never?"},
+        {WEB "    drain: {on_timeout: wait}\n",
+            "w.yaml:4:25: services.web.drain.on_timeout: 'wait' is not kill or keep"},
+        {WEB "    protocol: http\n",
+            "w.yaml:4:15: services.web.protocol: 'http' is not http1, server-first or stream; did you mean "
+            "http1?"},
+        {"tracker: bpf\n", "w.yaml:1:10: tracker: 'bpf' is not auto, ebpf or sock_diag; did you mean ebpf?"},
         {WEB "    listen: [tcp:80, tcp:99999]\n",
             "w.yaml:4:22: services.web.listen[1]: port: '99999' is out of range: 0 to 65535"},
         {WEB "    listen: tpc:80\n",

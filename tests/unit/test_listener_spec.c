@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/config.h"
 #include "master/listener_spec.h"
 
 #include <errno.h>
@@ -119,13 +120,16 @@ static void parse_defaults_say_that_nothing_was_said(void **state)
     assert_int_equal(spec.fastopen, 0);
     assert_int_equal(spec.rcvbuf, 0);
     assert_int_equal(spec.sndbuf, 0);
+    assert_int_equal(spec.protocol, -1);
     listener_spec_done(&spec);
+    assert_int_equal(spec.protocol, -1);
 }
 
 static void parse_reads_every_option(void **state)
 {
-    struct listener_spec spec = parse("web=tcp:80,backlog=128,v6only,device=eth0,freebind,transparent=yes,"
-                                      "defer_accept=5s,fastopen=16,rcvbuf=64KiB,sndbuf=1M");
+    struct listener_spec spec =
+        parse("web=tcp:80,backlog=128,v6only,device=eth0,freebind,transparent=yes,"
+              "defer_accept=5s,fastopen=16,rcvbuf=64KiB,sndbuf=1M,protocol=server-first");
     assert_string_equal(spec.name, "web");
     assert_int_equal(strncmp(spec.text, "tcp:80,backlog", 14), 0);
     assert_int_equal(spec.backlog, 128);
@@ -136,6 +140,7 @@ static void parse_reads_every_option(void **state)
     assert_int_equal(spec.fastopen, 16);
     assert_int_equal(spec.rcvbuf, 65536);
     assert_int_equal(spec.sndbuf, 1 << 20);
+    assert_int_equal(spec.protocol, PROTOCOL_SERVER_FIRST);
     listener_spec_done(&spec);
 
     spec = parse("unix:/run/x.sock,mode=0660,owner=www-data:adm,type=dgram");
@@ -144,6 +149,13 @@ static void parse_reads_every_option(void **state)
     assert_string_equal(spec.owner_user, "www-data");
     assert_string_equal(spec.owner_group, "adm");
     assert_int_equal(spec.type, SOCK_DGRAM);
+    listener_spec_done(&spec);
+
+    spec = parse("tcp:80,protocol=http1");
+    assert_int_equal(spec.protocol, PROTOCOL_HTTP1);
+    listener_spec_done(&spec);
+    spec = parse("tcp:80,protocol=stream");
+    assert_int_equal(spec.protocol, PROTOCOL_STREAM);
     listener_spec_done(&spec);
 
     spec = parse("unix:/x,owner=33");
@@ -242,6 +254,14 @@ static void parse_refuses_bad_options(void **state)
         {"tcp:80,device=abcdefghijklmnop", "can't be a network device"},
         {"tcp:80,defer_accept=5", "option defer_accept: '5' has no unit"},
         {"tcp:80,defer_accept=1500ms", "the kernel takes whole seconds"},
+        {"tcp:80,protocol", "option protocol needs a value"},
+        {"tcp:80,protocol=http",
+            "option protocol: 'http' is not http1, server-first or stream; did you mean"},
+        {"tcp:80,protocol=stream,protocol=http1", "option protocol is there twice"},
+        {"tcp:80,protocl=stream", "unknown option 'protocl'; did you mean protocol?"},
+        {"udp:80,protocol=stream", "option protocol doesn't fit udp: addresses"},
+        {"unix:/x,protocol=stream", "option protocol doesn't fit unix: addresses"},
+        {"fd:3,protocol=stream", "option protocol doesn't fit fd: addresses"},
         {"tcp:80,rcvbuf=2G", "option rcvbuf: '2G' is out of range"},
         {"unix:/x,mode=999", "option mode: '999' is not a mode"},
         {"unix:/x,owner=:adm", "option owner: ':adm' is not USER or USER:GROUP"},
@@ -273,8 +293,8 @@ static void parse_knows_the_length_of_a_unix_path(void **state)
 
 static void copy_is_deep(void **state)
 {
-    static const char *const texts[] = {
-        "a=tcp:[::1]:80,device=eth0,backlog=3", "unix:/x,owner=a:b,mode=0600", "fd:3", "udp:1"};
+    static const char *const texts[] = {"a=tcp:[::1]:80,device=eth0,backlog=3,protocol=stream",
+        "unix:/x,owner=a:b,mode=0600", "fd:3", "udp:1"};
     for (size_t i = 0; i < LENGTH(texts); i++) {
         struct listener_spec spec = parse(texts[i]), copy;
         assert_int_equal(listener_spec_copy(&spec, &copy), 0);
@@ -285,6 +305,7 @@ static void copy_is_deep(void **state)
         listener_spec_done(&spec);
         assert_null(spec.name);
         assert_string_equal(copy.name, name);
+        assert_int_equal(copy.protocol, i == 0 ? PROTOCOL_STREAM : -1);
         listener_spec_done(&copy);
     }
     listener_spec_done(NULL);
@@ -293,6 +314,7 @@ static void copy_is_deep(void **state)
 static void same_address_ignores_names_and_options(void **state)
 {
     assert_true(same("tcp:80", "a=tcp:80,backlog=3"));
+    assert_true(same("tcp:80,protocol=http1", "tcp:80,protocol=stream"));
     assert_true(same("tcp:80", "tcp:[::]:80"));
     assert_true(same("tcp:[::1]:80", "tcp:[0:0::1]:80"));
     assert_true(same("tcp:Localhost:80", "tcp:localhost:80"));
