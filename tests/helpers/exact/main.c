@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "tests/helpers/exact/exact.h"
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LISTENER_FIRST 3
+#define LISTENER_MAX 16
+#define STACK_BYTES 262144
+
+static struct exact_record unrecorded;
+struct exact_record *exact_record = &unrecorded;
+
+enum mode { THREADS, PROCESSES, SENDFILE, BANNER, URING, URING_SQPOLL, MODE_COUNT };
+
+static const char *const mode_names[MODE_COUNT] = {
+    "threads", "processes", "sendfile", "banner", "uring", "uring-sqpoll"};
+
+uint64_t exact_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* TERM ends it as if there were no handler, but for the record of when. */
+static void on_term(int number)
+{
+    exact_record->stop_signal_ns = exact_now_ns();
+    exact_record->cut = exact_record->in_progress;
+    raise(number); /* SA_RESETHAND: the default action now */
+}
+
+static void open_record(const char *prefix)
+{
+    const char *generation = getenv("GAPLESS_GENERATION"), *worker = getenv("GAPLESS_WORKER");
+    char path[4096];
+    snprintf(path, sizeof path, "%s.%s.%s", prefix, generation ? generation : "0", worker ? worker : "0");
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0 || ftruncate(fd, sizeof *exact_record) < 0)
+        err(1, "%s", path);
+    void *mapped = mmap(NULL, sizeof *exact_record, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED)
+        err(1, "%s", path);
+    exact_record = mapped;
+    close(fd);
+}
+
+static void say_ready(void)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    if (!path)
+        return;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length >= sizeof address.sun_path)
+        errx(1, "NOTIFY_SOCKET is too long");
+    memcpy(address.sun_path, path, length);
+    if (address.sun_path[0] == '@')
+        address.sun_path[0] = 0;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || sendto(fd, "READY=1", 7, 0, (struct sockaddr *)&address, size) < 0)
+        err(1, "NOTIFY_SOCKET");
+    close(fd);
+}
+
+struct connection {
+    enum mode mode;
+    int fd;
+};
+
+static void serve(enum mode mode, int fd)
+{
+    if (mode == BANNER)
+        exact_serve_banner(fd);
+    else
+        exact_serve_http(fd, mode == SENDFILE);
+    exact_record->open--;
+}
+
+static void *thread_main(void *argument)
+{
+    struct connection connection = *(struct connection *)argument;
+    free(argument);
+    serve(connection.mode, connection.fd);
+    return NULL;
+}
+
+static void serve_in_thread(enum mode mode, int fd)
+{
+    static pthread_attr_t attributes;
+    static bool initialized;
+    if (!initialized) {
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, STACK_BYTES);
+        initialized = true;
+    }
+    struct connection *connection = malloc(sizeof *connection);
+    pthread_t thread;
+    if (!connection)
+        err(1, "a connection");
+    *connection = (struct connection){.mode = mode, .fd = fd};
+    if (pthread_create(&thread, &attributes, thread_main, connection) != 0)
+        errx(1, "cannot make a thread");
+}
+
+static void serve_in_process(enum mode mode, int fd)
+{
+    pid_t pid = fork();
+    if (pid < 0)
+        err(1, "fork");
+    if (pid == 0) {
+        serve(mode, fd);
+        _exit(0);
+    }
+    close(fd);
+}
+
+/* Accepts one connection. The listener doesn't block: another generation may have been faster. */
+static void accept_one(enum mode mode, int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+            err(1, "accept");
+        return;
+    }
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    exact_record->accepted++;
+    exact_record->open++;
+    if (mode == PROCESSES)
+        serve_in_process(mode, fd);
+    else
+        serve_in_thread(mode, fd);
+}
+
+/* Until USR2 comes: then the listeners are closed, and what was accepted goes on. */
+static void accept_all(enum mode mode, unsigned count)
+{
+    sigset_t drain;
+    sigemptyset(&drain);
+    sigaddset(&drain, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &drain, NULL);
+    int signals = signalfd(-1, &drain, SFD_CLOEXEC);
+    struct pollfd polled[LISTENER_MAX + 1];
+    for (unsigned i = 0; i < count; i++) {
+        int fd = LISTENER_FIRST + (int)i;
+        if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+            err(1, "descriptor %d", fd);
+        polled[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    polled[count] = (struct pollfd){.fd = signals, .events = POLLIN};
+    say_ready();
+    for (;;) {
+        if (poll(polled, count + 1, -1) < 0)
+            continue;
+        if (polled[count].revents)
+            break;
+        for (unsigned i = 0; i < count; i++)
+            if (polled[i].revents)
+                accept_one(mode, polled[i].fd);
+    }
+    for (unsigned i = 0; i < count; i++)
+        close(polled[i].fd);
+    exact_record->drain_signal_ns = exact_now_ns();
+    for (;;)
+        pause();
+}
+
+static enum mode parse_mode(const char *name)
+{
+    for (int i = 0; i < MODE_COUNT; i++)
+        if (strcmp(name, mode_names[i]) == 0)
+            return (enum mode)i;
+    errx(64, "no mode %s", name);
+}
+
+int main(int argc, char *argv[])
+{
+    const char *listeners = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
+    if (argc != 2 && argc != 3)
+        errx(64, "usage: exact MODE [RECORD], with LISTEN_FDS");
+    enum mode mode = parse_mode(argv[1]);
+    int count = listeners && pid && atoi(pid) == getpid() ? atoi(listeners) : 0;
+    if (count < 1 || count > LISTENER_MAX)
+        errx(64, "LISTEN_FDS: 1 to %d sockets are needed", LISTENER_MAX);
+    if (argc == 3)
+        open_record(argv[2]);
+    struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESETHAND | SA_NODEFER};
+    sigaction(SIGTERM, &term, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN);
+    int fds[LISTENER_MAX];
+    for (int i = 0; i < count; i++)
+        fds[i] = LISTENER_FIRST + i;
+    if (mode == URING || mode == URING_SQPOLL)
+        exact_serve_uring(fds, (unsigned)count, mode == URING_SQPOLL, say_ready);
+    accept_all(mode, (unsigned)count);
+}
