@@ -71,16 +71,20 @@ static __always_inline struct inflight_slot *slot_of(__u32 slot)
     return bpf_map_lookup_elem(&slots, &slot);
 }
 
-/* The slot of the current task's worker, 0 for a stranger. Threads that io_uring makes never pass the fork
+/* The slot of a task's worker, 0 for a stranger. Threads that io_uring makes never pass the fork
  * tracepoint (create_io_thread), but are in the worker's thread group. A thread that executes becomes the
  * leader: so each thread has a mark of its own. */
-static __always_inline __u32 current_slot(void)
+static __always_inline __u32 slot_of_task(struct task_struct *task)
 {
-    struct task_struct *task = bpf_get_current_task_btf();
     __u32 *mark = bpf_task_storage_get(&tasks, task, 0, 0);
     if (!mark)
         mark = bpf_task_storage_get(&tasks, task->group_leader, 0, 0);
     return mark ? *mark : 0;
+}
+
+static __always_inline __u32 current_slot(void)
+{
+    return slot_of_task(bpf_get_current_task_btf());
 }
 
 static __always_inline void say_drained(__u32 slot, struct inflight_slot *counts)
@@ -109,18 +113,19 @@ static __always_inline void leave_flight(__u32 slot, struct inflight_slot *count
         say_drained(slot, counts);
 }
 
-/* Moves a connection to `state`, for the current task's worker where nobody owns it yet, and counts. What
- * goes up goes up before the swap and what goes down goes down after it, so that no count is ever below zero,
- * whatever another CPU does. Returns the owner's counts, or NULL where the connection is closed or has no
- * owner. */
-static __always_inline struct inflight_slot *move(struct inflight_connection *connection, __u32 state)
+/* Moves a connection to `state`, for `mine` (0: the current task's worker) where nobody owns it yet, and
+ * counts (a request, if one begins by that). What goes up goes up before the swap and what goes down goes
+ * down after it, so that no count is ever below zero, whatever another CPU does. Returns the owner's counts,
+ * or NULL where the connection is closed or has no owner. */
+static __always_inline struct inflight_slot *move(
+    struct inflight_connection *connection, __u32 mine, __u32 state, bool request)
 {
     for (int i = 0; i < ATTEMPTS; i++) {
         __u64 old = *(volatile __u64 *)&connection->word;
         __u32 was = INFLIGHT_WORD_STATE(old), owner = INFLIGHT_WORD_SLOT(old);
         if (was == INFLIGHT_CLOSED)
             return 0;
-        __u32 slot = owner ? owner : current_slot();
+        __u32 slot = owner ? owner : mine ? mine : current_slot();
         struct inflight_slot *counts = slot_of(slot);
         if (!slot || !counts)
             return 0;
@@ -135,7 +140,7 @@ static __always_inline struct inflight_slot *move(struct inflight_connection *co
             connection->busy_since_ns = bpf_ktime_get_ns();
         }
         if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, state)) == old) {
-            if (begins)
+            if (begins && request)
                 __sync_fetch_and_add(&counts->requests, 1);
             if (ends)
                 leave_flight(slot, counts);
@@ -193,7 +198,8 @@ int BPF_PROG(bytes_read, struct sock *sk, int length, int flags)
     struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
     if (!connection)
         return 0;
-    struct inflight_slot *counts = move(connection, INFLIGHT_BUSY);
+    struct inflight_slot *counts =
+        move(connection, 0, INFLIGHT_BUSY, connection->protocol != INFLIGHT_STREAM);
     if (counts)
         __sync_fetch_and_add(&counts->bytes_in, length);
     return 0;
@@ -209,7 +215,7 @@ int BPF_PROG(bytes_written, struct sock *sk, int length, int flags)
     if (!connection)
         return 0;
     __u32 state = connection->protocol == INFLIGHT_STREAM ? INFLIGHT_BUSY : INFLIGHT_ANSWERED;
-    struct inflight_slot *counts = move(connection, state);
+    struct inflight_slot *counts = move(connection, 0, state, false);
     if (!counts)
         return 0;
     __sync_fetch_and_add(&counts->bytes_out, length);
@@ -240,6 +246,8 @@ static __always_inline void look_at_pending(
         pending->queued++;
     if (accepted && unread)
         pending->unread++;
+    if (accepted && connection->protocol != INFLIGHT_HTTP1)
+        pending->owed++;
 }
 
 /* Linux 5.8 (iter/tcp 5.9). The last look: what no tracepoint tells. */
@@ -283,5 +291,28 @@ int look(struct bpf_iter__tcp *ctx)
         if (!seen->oldest_busy_ns || connection->busy_since_ns < seen->oldest_busy_ns)
             seen->oldest_busy_ns = connection->busy_since_ns;
     }
+    return 0;
+}
+
+/* Linux 5.11 (bpf_sock_from_file). No tracepoint tells who accepts a connection, and until something is read
+ * or written it belongs to nobody. Where a look finds such connections while a worker drains, this goes
+ * through the descriptors of all workers' processes and gives each connection to its holder: a server that
+ * speaks first owes it its word. */
+SEC("iter/task_file")
+int claim(struct bpf_iter__task_file *ctx)
+{
+    struct task_struct *task = ctx->task;
+    struct file *file = ctx->file;
+    if (!task || !file)
+        return 0;
+    __u32 slot = slot_of_task(task);
+    struct socket *socket = slot ? bpf_sock_from_file(file) : 0;
+    struct sock *sk = socket ? socket->sk : 0;
+    if (!sk || sk->__sk_common.skc_state == TCP_LISTEN)
+        return 0;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection || INFLIGHT_WORD_SLOT(connection->word))
+        return 0;
+    move(connection, slot, connection->protocol == INFLIGHT_HTTP1 ? INFLIGHT_OPEN : INFLIGHT_BUSY, false);
     return 0;
 }

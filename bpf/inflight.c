@@ -29,7 +29,8 @@ enum kept {
     KEPT_LOOKS,
     KEPT_PENDINGS,
     KEPT_EVENTS,
-    KEPT_LOOK, /* the iterator's link */
+    KEPT_LOOK, /* the iterators' links */
+    KEPT_CLAIM,
     KEPT_STATE_CHANGED,
     KEPT_BYTES_READ,
     KEPT_BYTES_WRITTEN,
@@ -134,6 +135,7 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
         {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
+        {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
         {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
         {KEPT_BYTES_WRITTEN, bpf_link__fd(skeleton->links.bytes_written)},
@@ -353,17 +355,13 @@ static bool has_missed(const struct inflight *inflight)
     return false;
 }
 
-static int ebpf_look(void *state, struct error *error)
+/* Runs an iterator to its end. It writes nothing, so there is nothing to read. EAGAIN: a million objects were
+ * passed, and it goes on. */
+static int run(int link, struct error *error)
 {
-    struct inflight *inflight = state;
-    inflight->missed = inflight->missed || has_missed(inflight);
-    memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
-    memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
-    int fd = bpf_iter_create(inflight->fds[KEPT_LOOK]);
+    int fd = bpf_iter_create(link);
     if (fd < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot look at the connections");
-    /* It writes nothing: reading runs it to its end. EAGAIN: a million sockets were passed, and it goes on.
-     */
     char nothing[64];
     ssize_t n;
     do
@@ -371,10 +369,36 @@ static int ebpf_look(void *state, struct error *error)
     while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
     int code = errno;
     close(fd);
-    if (n < 0)
-        return error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections");
+    return n < 0 ? error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections") : 0;
+}
+
+static int look_once(struct inflight *inflight, struct error *error)
+{
+    memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
+    memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
+    int r = run(inflight->fds[KEPT_LOOK], error);
     inflight->looked_at_ns = now_ns();
-    return 0;
+    return r;
+}
+
+/* Accepted by somebody, who can't be told yet, and owed something: bytes to be read, or the first word. */
+static bool has_unclaimed(const struct inflight *inflight)
+{
+    for (unsigned tag = 1; tag < INFLIGHT_TAGS; tag++)
+        if (inflight->pendings[tag].unread || inflight->pendings[tag].owed)
+            return true;
+    return false;
+}
+
+static int ebpf_look(void *state, struct error *error)
+{
+    struct inflight *inflight = state;
+    inflight->missed = inflight->missed || has_missed(inflight);
+    int r = look_once(inflight, error);
+    if (r < 0 || !has_unclaimed(inflight))
+        return r;
+    r = run(inflight->fds[KEPT_CLAIM], error);
+    return r < 0 ? r : look_once(inflight, error);
 }
 
 static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret)

@@ -2,7 +2,8 @@
 /*
  * The few kernel types that our programs look into, kept by hand: only the fields that are used, relocated
  * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
- * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, net/ipv4/tcp_ipv4.c.
+ * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, kernel/bpf/task_iter.c,
+ * net/ipv4/tcp_ipv4.c.
  */
 #ifndef GAPLESS_BPF_KERNEL_H
 #define GAPLESS_BPF_KERNEL_H
@@ -38,7 +39,12 @@ struct sock_common {
     volatile unsigned char skc_state;
 };
 
-struct socket;
+struct sock;
+struct file;
+
+struct socket {
+    struct sock *sk;
+};
 
 struct sock {
     struct sock_common __sk_common;
@@ -77,6 +83,13 @@ struct bpf_iter__tcp {
     struct bpf_iter_meta *meta;
     struct sock_common *sk_common;
     unsigned int uid;
+};
+
+struct bpf_iter__task_file {
+    struct bpf_iter_meta *meta;
+    struct task_struct *task;
+    unsigned int fd;
+    struct file *file;
 };
 
 #pragma clang attribute pop

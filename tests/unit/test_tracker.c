@@ -147,6 +147,11 @@ static int set_up_stream(void **state)
     return set_up(state, TRACKER_EBPF, INFLIGHT_STREAM);
 }
 
+static int set_up_server_first(void **state)
+{
+    return set_up(state, TRACKER_EBPF, INFLIGHT_SERVER_FIRST);
+}
+
 static int set_up_diag(void **state)
 {
     return set_up(state, TRACKER_SOCK_DIAG, INFLIGHT_HTTP1);
@@ -289,11 +294,11 @@ static void a_stream_is_busy_as_long_as_it_is_open(void **state)
     struct world *world = *state;
     int client = connect_client(world);
     tell(world, "aw");
-    expect(world, 1, 1, 1);
+    expect(world, 1, 1, 0);
     tell(world, "w");
-    expect(world, 1, 1, 1);
+    expect(world, 1, 1, 0);
     tell(world, "c");
-    expect(world, 0, 0, 1);
+    expect(world, 0, 0, 0);
     close(client);
 }
 
@@ -361,6 +366,49 @@ static void a_look_finds_what_no_event_tells(void **state)
     tell(world, "c");
     seen(world, &look);
     assert_int_equal(look.connections, 0);
+    close(client);
+}
+
+static void what_was_accepted_and_not_read_is_found_to_be_its_holders(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    tracker_drain(world->tracker, world->slot);
+    int client = connect_client(world);
+    seen(world, &look); /* still in the accept queue */
+    assert_int_equal(look.connections, 0);
+    send_bytes(client, "a");
+    tell(world, "a");
+    expect(world, 0, 0, 0);
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.unread, 1);
+    assert_int_equal(look.busy, 0);
+    expect(world, 1, 0, 0);
+    tell(world, "r");
+    expect(world, 1, 1, 1);
+    tell(world, "wc");
+    expect(world, 0, 0, 1);
+    close(client);
+}
+
+static void a_server_that_speaks_first_owes_its_first_word(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    tracker_drain(world->tracker, world->slot);
+    int client = connect_client(world);
+    tell(world, "a");
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.busy, 1);
+    tell(world, "w");
+    expect(world, 1, 0, 0);
+    send_bytes(client, "a");
+    tell(world, "r");
+    expect(world, 1, 1, 1);
+    tell(world, "w");
+    expect(world, 1, 0, 1);
     close(client);
 }
 
@@ -477,6 +525,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_draining_worker_is_told_of_when_nothing_is_in_flight, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(a_look_finds_what_no_event_tells, set_up_ebpf, tear_down),
+        cmocka_unit_test_setup_teardown(
+            what_was_accepted_and_not_read_is_found_to_be_its_holders, set_up_ebpf, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_server_that_speaks_first_owes_its_first_word, set_up_server_first, tear_down),
         cmocka_unit_test_setup_teardown(a_later_master_goes_on_counting, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             sock_diag_finds_a_request_that_waits_for_its_answer, set_up_diag, tear_down),
