@@ -4,6 +4,7 @@
 #include "gapless_config.h"
 #include "master/generation.h"
 #include "master/master.h"
+#include "master/native_count.h"
 #include "master/service.h"
 #include "master/tracking.h"
 #include "master/worker.h"
@@ -31,6 +32,25 @@ static void fill_numbers(Gapless__Admin__Worker *ret, const struct tracker_numbe
     ret->bytes_out = numbers->bytes_out;
 }
 
+/* What a native worker counts for itself is exact, and goes before what the tracker says. */
+static void fill_native(Gapless__Admin__Worker *ret, const struct native_numbers *numbers)
+{
+    if (numbers->has_connections) {
+        ret->has_connections = true;
+        ret->connections = numbers->connections;
+    }
+    if (numbers->has_requests) {
+        ret->has_in_flight = ret->has_requests = true;
+        ret->in_flight = numbers->in_flight;
+        ret->requests = numbers->requests;
+    }
+    if (numbers->has_bytes) {
+        ret->has_bytes_in = ret->has_bytes_out = true;
+        ret->bytes_in = numbers->bytes_in;
+        ret->bytes_out = numbers->bytes_out;
+    }
+}
+
 static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct arena *arena)
 {
     Gapless__Admin__Worker *ret = arena_take(arena, 1, sizeof *ret);
@@ -43,6 +63,9 @@ static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct 
     tracking_count(worker->generation->service->master->tracking, worker, &numbers);
     if (numbers.known)
         fill_numbers(ret, &numbers);
+    struct native_numbers own;
+    if (worker_numbers_native(worker, &own))
+        fill_native(ret, &own);
     return ret;
 }
 

@@ -6,6 +6,7 @@
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/native_count.h"
 #include "master/service.h"
 #include "master/spawn.h"
 #include "master/tracking.h"
@@ -143,6 +144,8 @@ static void release_process(struct worker *worker)
     close_start(worker);
     worker_control_close(worker);
     worker_notify_close(worker);
+    native_count_free(worker->counters);
+    worker->counters = NULL;
     fd_close(&worker->pidfd);
 }
 
@@ -499,6 +502,7 @@ void worker_exited(struct worker *worker, int wait_status)
     if (worker->start_event)
         on_start(
             worker->start_fd, EV_READ, worker); /* a report of the child may have come at the same time */
+    worker_count_forget(worker);
     store_name(worker, name);
     master_forget(master_of(worker), name);
     describe_exit(wait_status, how, sizeof how);
@@ -529,6 +533,7 @@ struct worker *worker_adopt(
     int control = fd_list_take(fds, 2);
     if (control >= 0 && !(worker->control = channel_new(&control, 0)))
         fd_close(&control);
+    worker_count_adopt(worker);
     return worker;
 }
 

@@ -34,6 +34,8 @@
 #include <sys/types.h>
 
 struct generation;
+struct native_count;
+struct native_numbers;
 
 enum worker_state {
     WORKER_WAITING,
@@ -69,6 +71,7 @@ struct worker {
     bool done;               /* a native worker has nothing in flight any more */
     char *version;           /* what it called itself, or NULL */
     struct handoff handoff;
+    struct native_count *counters; /* what it counts for itself, or NULL */
 
     int notify_fd; /* NOTIFY_SOCKET */
     char notify_address[32];
@@ -144,6 +147,14 @@ int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *
 int worker_control_watch(struct worker *worker);
 void worker_control_drain(struct worker *worker);
 void worker_control_close(struct worker *worker);
+
+/* worker_count.c: the counters' page of a native worker. _open() makes it for a worker that can write layouts
+ * up to `version`: its descriptor, the caller's, or -1 where there is none. */
+int worker_count_open(struct worker *worker, uint32_t version);
+void worker_count_adopt(struct worker *worker);
+void worker_count_forget(struct worker *worker);
+/* What it counts for itself, at no cost. False: nothing is known, and *ret_numbers may be unset. */
+bool worker_numbers_native(const struct worker *worker, struct native_numbers *ret_numbers);
 
 /* worker_notify.c: sd_notify and einhorn. */
 int worker_notify_open(struct worker *worker, struct error *error);

@@ -7,6 +7,7 @@
  * goes on serving as one that says nothing, and is drained by signal.
  */
 #include "ipc/control.pb-c.h"
+#include "ipc/counters.h"
 #include "ipc/fd.h"
 #include "master/generation.h"
 #include "master/log.h"
@@ -173,10 +174,12 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
     welcome.generation = generation->id;
     welcome.worker = worker->index;
     welcome.listener_count = worker->handoff.total;
+    CLEANUP_FD int counters = worker_count_open(worker, hello->counters);
+    welcome.counters = counters >= 0 ? COUNTERS_VERSION : 0;
     Control message = GAPLESS__CONTROL__CONTROL__INIT;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_WELCOME;
     message.welcome = &welcome;
-    int r = send_message(worker, &message, NULL, 0, error);
+    int r = send_message(worker, &message, &counters, counters >= 0, error);
     return r < 0 ? r : send_listeners(worker, error);
 }
 

@@ -5,6 +5,7 @@
 #include "ipc/channel.h"
 #include "ipc/control.pb-c.h"
 #include "worker/environment.h"
+#include "worker/gapless_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -45,6 +46,7 @@ struct gapless {
     uint64_t drain_timeout_ms;
     gapless_drain_cb drain;
     void *drain_arg;
+    struct counters *counters; /* NULL: the master gave no page */
 };
 
 /* Copies a failure to the caller's struct. Returns -code. */
@@ -83,13 +85,31 @@ static int acknowledge(struct gapless *g, uint64_t batch, unsigned received, str
     return send_message(g, &message, error);
 }
 
-static int on_welcome(struct gapless *g, const Gapless__Control__Welcome *welcome, struct error *error)
+struct counters *gapless_page(const struct gapless *g)
+{
+    return g ? g->counters : NULL;
+}
+
+static int take_counters(
+    struct gapless *g, const Gapless__Control__Welcome *welcome, struct fd_list *fds, struct error *error)
+{
+    if (fds->count != (welcome->counters ? 1 : 0))
+        return error_set(
+            error, EPROTO, BLAME_PEER, "the master sent %u descriptors with Welcome", fds->count);
+    return welcome->counters ? gapless_page_map(fds->fds[0], welcome->counters, &g->counters, error) : 0;
+}
+
+static int on_welcome(
+    struct gapless *g, const Gapless__Control__Welcome *welcome, struct fd_list *fds, struct error *error)
 {
     if (g->phase != PHASE_HELLO)
         return error_set(error, EPROTO, BLAME_PEER, "the master said Welcome twice");
     if (welcome->protocol != GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION)
         return error_set(error, EPROTO, BLAME_PEER, "the master speaks protocol %u, this library %d",
             welcome->protocol, GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION);
+    int r = take_counters(g, welcome, fds, error);
+    if (r < 0)
+        return r;
     g->service = strdup(welcome->service);
     if (!g->service)
         return error_errno(error, ENOMEM, BLAME_OURS, "opening the control channel");
@@ -170,11 +190,12 @@ static void on_drain(struct gapless *g, const Gapless__Control__Drain *drain)
 static int handle(
     struct gapless *g, const Gapless__Control__Control *message, struct fd_list *fds, struct error *error)
 {
-    if (fds->count > 0 && message->body_case != GAPLESS__CONTROL__CONTROL__BODY_LISTENERS)
+    if (fds->count > 0 && message->body_case != GAPLESS__CONTROL__CONTROL__BODY_LISTENERS &&
+        message->body_case != GAPLESS__CONTROL__CONTROL__BODY_WELCOME)
         return error_set(error, EPROTO, BLAME_PEER, "the master sent descriptors that nobody asked for");
     switch ((int)message->body_case) {
     case GAPLESS__CONTROL__CONTROL__BODY_WELCOME:
-        return on_welcome(g, message->welcome, error);
+        return on_welcome(g, message->welcome, fds, error);
     case GAPLESS__CONTROL__CONTROL__BODY_LISTENERS:
         return on_listeners(g, message->listeners, fds, error);
     case GAPLESS__CONTROL__CONTROL__BODY_DRAIN:
@@ -231,6 +252,7 @@ static int say_hello(struct gapless *g, const char *version, struct error *error
     if (version)
         hello.version = (char *)(uintptr_t)version;
     hello.library = (char *)(uintptr_t) "libgapless " GAPLESS_VERSION;
+    hello.counters = COUNTERS_VERSION;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_HELLO;
     message.hello = &hello;
     return send_message(g, &message, error);
@@ -292,6 +314,7 @@ void gapless_close(struct gapless *g)
     }
     free(g->listeners);
     free(g->service);
+    gapless_page_unmap(g->counters);
     free(g);
 }
 

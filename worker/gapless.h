@@ -23,8 +23,9 @@
  * gapless_event.h does all this for a server that uses libevent. docs/native.md shows both whole.
  *
  * The library starts no thread, installs no signal handler, writes nothing to standard error, and only
- * gapless_open() waits. Objects are not locked: use one from one thread at a time. Where the connection to
- * the master is lost, a worker serves on; it is stopped by signals then.
+ * gapless_open() waits. Objects are not locked: use one from one thread at a time; only the functions that
+ * count (below) may be called from any. Where the connection to the master is lost, a worker serves on; it is
+ * stopped by signals then.
  *
  * Functions that can fail return 0 or a negative errno value and describe the failure in *error, which may be
  * NULL.
@@ -138,6 +139,50 @@ GAPLESS_API int gapless_done(struct gapless *g, struct gapless_error *error);
 /* Says why this worker can't serve (an errno value and one line for the operator) and closes the connection;
  * exit then. */
 GAPLESS_API int gapless_refuse(struct gapless *g, int code, const char *reason, struct gapless_error *error);
+
+/*
+ * Counting. What a server counts for itself is exact, and `gapless status` shows it in place of the kernel's
+ * estimate.
+ *
+ * The numbers are kept in a page of memory that the master reads. The functions below cost an atomic addition
+ * each and no system call, can't fail, and may be called from every thread at once, from signal handlers, and
+ * in processes that this one has forked (their numbers are added to this worker's). They do nothing where g
+ * is NULL (not started by gapless) or the master is of a version that gives no page. They may be called from
+ * gapless_open() to gapless_close(), also when the connection to the master is lost; a master that is
+ * restarted goes on reading where the last one stopped.
+ *
+ * What is counted without a gap is declared, best before gapless_ready(): what isn't declared isn't known to
+ * the master, since a zero could then mean that nobody counts.
+ */
+enum gapless_counts {
+    GAPLESS_COUNTS_CONNECTIONS = 1, /* gapless_connection_opened() and _closed() for every one */
+    GAPLESS_COUNTS_REQUESTS = 2,    /* gapless_request_begin() and _end() for every one */
+    GAPLESS_COUNTS_BYTES = 4,       /* gapless_count_bytes() for all */
+};
+
+/* Promises to count these (or'ed) from now on, in addition to what was declared before; takes a promise back:
+ * the numbers aren't known any more. */
+GAPLESS_API void gapless_declare_counts(struct gapless *g, unsigned what);
+GAPLESS_API void gapless_withdraw_counts(struct gapless *g, unsigned what);
+
+/* A connection was accepted; one was closed, by whichever side. */
+GAPLESS_API void gapless_connection_opened(struct gapless *g);
+GAPLESS_API void gapless_connection_closed(struct gapless *g);
+
+/*
+ * A request begins when its first byte has been read, and ends when the kernel has taken the last byte of its
+ * answer, or when its connection has failed. HTTP/2 and the like: each stream is one. Whatever else must not
+ * be interrupted may be counted as well. The end may come from another thread or process than the begin.
+ *
+ * An end too many never makes a count negative: from the first one on that is seen (more ended than begun)
+ * the number is not known any more, for as long as this process lives. A begin whose end never comes, also
+ * because a forked process died in the midst of it, stays in flight.
+ */
+GAPLESS_API void gapless_request_begin(struct gapless *g);
+GAPLESS_API void gapless_request_end(struct gapless *g);
+
+/* So many bytes were read from clients and written to them. */
+GAPLESS_API void gapless_count_bytes(struct gapless *g, uint64_t in, uint64_t out);
 
 /* "0.1.0": of the library that is linked at run time. */
 GAPLESS_API const char *gapless_library_version(void);
