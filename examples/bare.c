@@ -78,11 +78,15 @@ static void accept_one(void)
     c->since_ms = now_ms();
     c->size = 0;
     connections[connection_count++] = c;
+    gapless_connection_opened(g);
 }
 
 static void end_connection(unsigned i)
 {
     close(connections[i]->fd);
+    if (connections[i]->size > 0)
+        gapless_request_end(g);
+    gapless_connection_closed(g);
     free(connections[i]);
     connections[i] = connections[--connection_count];
 }
@@ -107,6 +111,8 @@ static bool read_request(struct connection *c)
         return true;
     if (got <= 0)
         return false;
+    if (c->size == 0)
+        gapless_request_begin(g);
     c->size += (size_t)got;
     if (memmem(c->request, c->size, "\r\n\r\n", 4)) {
         answer(c);
@@ -162,6 +168,7 @@ int main(void)
     open_gapless();
     signal(SIGTERM, on_signal);
     gapless_set_drain(g, on_drain, NULL);
+    gapless_declare_counts(g, GAPLESS_COUNTS_CONNECTIONS | GAPLESS_COUNTS_REQUESTS);
 
     struct gapless_error error;
     if (gapless_ready(g, &error) < 0)

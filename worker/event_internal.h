@@ -17,6 +17,7 @@ struct gapless_event {
     struct event_listener *listeners;
     struct gapless_http *https;
     unsigned held;
+    unsigned uncounted; /* enum gapless_counts: of what the binding has missed some */
     unsigned idle_grace_ms;
     bool ready;
     bool draining;
@@ -43,6 +44,11 @@ int event_new_listener(struct gapless_event *e, int *fd, evconnlistener_cb callb
 
 /* In a drain: says done if nothing is in flight any more. Call it whenever something has ended. */
 void event_check_finished(struct gapless_event *e);
+
+/* Declares what the binding counts (enum gapless_counts), but for what it has missed some of. */
+void event_declare_counts(struct gapless_event *e, unsigned what);
+/* There is something of this kind that the binding doesn't see, or doesn't see any more. */
+void event_miss_counts(struct gapless_event *e, unsigned what);
 
 /* Of one evhttp, for the core. */
 struct gapless_http *http_next(const struct gapless_http *h);

@@ -208,6 +208,17 @@ void gapless_event_set_drain_cb(struct gapless_event *e, gapless_event_cb callba
     e->drain_cb_arg = arg;
 }
 
+void event_declare_counts(struct gapless_event *e, unsigned what)
+{
+    gapless_declare_counts(e->g, what & ~e->uncounted);
+}
+
+void event_miss_counts(struct gapless_event *e, unsigned what)
+{
+    e->uncounted |= what;
+    gapless_withdraw_counts(e->g, what);
+}
+
 void event_check_finished(struct gapless_event *e)
 {
     if (!e->draining || e->finished || e->held > 0)
@@ -272,6 +283,8 @@ int gapless_event_listen(struct gapless_event *e, int listener, evconnlistener_c
         evconnlistener_free(made);
         return event_error(error, ENOMEM, "making a listener: out of memory");
     }
+    event_declare_counts(e, GAPLESS_COUNTS_REQUESTS);
+    event_miss_counts(e, GAPLESS_COUNTS_CONNECTIONS | GAPLESS_COUNTS_BYTES);
     if (ret_listener)
         *ret_listener = made;
     return 0;
@@ -280,10 +293,12 @@ int gapless_event_listen(struct gapless_event *e, int listener, evconnlistener_c
 void gapless_event_hold(struct gapless_event *e)
 {
     e->held++;
+    gapless_request_begin(e->g);
 }
 
 void gapless_event_release(struct gapless_event *e)
 {
     e->held--;
+    gapless_request_end(e->g);
     event_check_finished(e);
 }

@@ -21,6 +21,10 @@
  *     evhttp_free(http);
  *     event_base_free(base);
  *
+ * It counts connections, requests and bytes (gapless.h): a request from its first byte until the kernel has
+ * its whole answer or the connection has ended; bytes as evhttp sees them, inside TLS. It declares what it
+ * counts, and takes that back where there is something that it doesn't see.
+ *
  * Everything here runs in the thread of the event_base. Functions that can fail return 0 or a negative errno
  * value and describe the failure in *error, which may be NULL. What happens when the connection to the master
  * is lost: the server serves on, until a signal of its own choice makes it call gapless_event_drain().
@@ -77,7 +81,9 @@ GAPLESS_API void gapless_event_set_drain_cb(struct gapless_event *e, gapless_eve
  * A server that isn't HTTP: accepts on a listener with `callback`, as evconnlistener_new() does.
  * *ret_listener (may be NULL) is lent: the drain frees it. Call gapless_event_hold() for each thing that is
  * in flight (a connection, a request) and gapless_event_release() when it has ended: the drain waits until as
- * many were released as held.
+ * many were released as held. Each counts as a request (gapless.h). What the callback does with connections
+ * isn't seen here: their number and their bytes aren't known then, unless the server counts them by hand and
+ * declares that behind gapless_event_listen().
  */
 GAPLESS_API int gapless_event_listen(struct gapless_event *e, int listener, evconnlistener_cb callback,
     void *arg, struct evconnlistener **ret_listener, struct gapless_error *error);
@@ -87,7 +93,8 @@ GAPLESS_API void gapless_event_release(struct gapless_event *e);
 /*
  * HTTP: makes an evhttp drain with the rest. It belongs to `e`. Register handlers here and not with
  * evhttp_set_cb() and evhttp_set_gencb(): only so can the answers of a drain say `Connection: close`. (A
- * request to a handler that the binding doesn't know of is still waited for, until its connection ends.) The
+ * request to a handler that the binding doesn't know of is still waited for, and counted as one, until its
+ * connection ends.) The
  * binding uses evhttp_set_bevcb(), the request's completion callback and the connection's close callback:
  * there are twins of these below. NULL: out of memory.
  */

@@ -23,6 +23,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define ALL_COUNTS (GAPLESS_COUNTS_CONNECTIONS | GAPLESS_COUNTS_REQUESTS | GAPLESS_COUNTS_BYTES)
+
 struct connection {
     struct connection *next;
     struct connection **link; /* what points here */
@@ -31,8 +33,9 @@ struct connection {
     struct evhttp_connection *evcon;  /* NULL: not adopted */
     int fd;                           /* -1: not adopted */
     struct evbuffer_cb_entry *input;  /* sees bytes come */
+    struct evbuffer_cb_entry *output; /* sees bytes go */
     struct evhttp_request *answering; /* NULL: no handler has been called, or its answer is written */
-    bool busy;                        /* bytes of a request have come that isn't answered */
+    bool busy; /* bytes of a request have come that isn't answered: it is counted as in flight */
     int64_t idle_since_ms;
     gapless_http_cb complete_cb;
     void *complete_cb_arg;
@@ -62,9 +65,22 @@ struct gapless_http {
     void *bevcb_arg;
 };
 
+static void set_busy(struct connection *c, bool busy)
+{
+    if (c->busy == busy)
+        return;
+    c->busy = busy;
+    if (busy)
+        gapless_request_begin(c->http->e->g);
+    else
+        gapless_request_end(c->http->e->g);
+}
+
 static void forget(struct connection *c)
 {
     struct gapless_http *h = c->http;
+    set_busy(c, false);
+    gapless_connection_closed(h->e->g);
     *c->link = c->next;
     if (c->next)
         c->next->link = c->link;
@@ -73,6 +89,8 @@ static void forget(struct connection *c)
         h->by_fd[c->fd] = NULL;
     if (c->input)
         evbuffer_remove_cb_entry(bufferevent_get_input(c->bev), c->input);
+    if (c->output)
+        evbuffer_remove_cb_entry(bufferevent_get_output(c->bev), c->output);
     bufferevent_decref(c->bev);
     free(c);
 }
@@ -100,8 +118,16 @@ static void on_close(struct evhttp_connection *evcon, void *arg)
 static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
     struct connection *c = arg;
-    if (info->n_added > 0)
-        c->busy = true;
+    if (info->n_added == 0)
+        return;
+    set_busy(c, true);
+    gapless_count_bytes(c->http->e->g, info->n_added, 0);
+}
+
+static void on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct connection *c = arg;
+    gapless_count_bytes(c->http->e->g, 0, info->n_deleted);
 }
 
 static bool make_room(struct gapless_http *h, int fd)
@@ -139,8 +165,13 @@ static bool adopt(struct connection *c)
     c->fd = fd;
     c->evcon = arg;
     struct evbuffer *input = bufferevent_get_input(c->bev);
-    c->busy = evbuffer_get_length(input) > 0;
+    size_t early = evbuffer_get_length(input);
+    set_busy(c, early > 0);
+    gapless_count_bytes(h->e->g, early, 0);
     c->input = evbuffer_add_cb(input, on_input, c);
+    c->output = evbuffer_add_cb(bufferevent_get_output(c->bev), on_output, c);
+    if (!c->input || !c->output)
+        event_miss_counts(h->e, ALL_COUNTS);
     evhttp_connection_set_closecb(c->evcon, on_close, c);
     return true;
 }
@@ -161,9 +192,11 @@ static struct bufferevent *on_new_connection(struct event_base *base, void *arg)
     struct gapless_http *h = arg;
     struct bufferevent *bev = h->bevcb ? h->bevcb(base, h->bevcb_arg) : bufferevent_socket_new(base, -1, 0);
     struct connection *c = bev ? calloc(1, sizeof *c) : NULL;
-    if (!c)
-        return bev; /* evhttp makes its own or fails; an untracked connection is served, and ends with the
-                       process */
+    if (!c) {
+        /* evhttp makes its own or fails; an untracked connection is served, and ends with the process. */
+        event_miss_counts(h->e, ALL_COUNTS);
+        return bev;
+    }
     bufferevent_incref(bev);
     c->bev = bev;
     c->http = h;
@@ -175,6 +208,7 @@ static struct bufferevent *on_new_connection(struct event_base *base, void *arg)
         c->next->link = &c->next;
     h->connections = c;
     h->count++;
+    gapless_connection_opened(h->e->g);
     event_active(h->adopt, EV_TIMEOUT, 0);
     return bev;
 }
@@ -208,7 +242,8 @@ static void on_complete(struct evhttp_request *request, void *arg)
     c->complete_cb = NULL;
     c->idle_since_ms = event_now_ms();
     /* What is there already belongs to the next request. */
-    c->busy = evbuffer_get_length(bufferevent_get_input(c->bev)) > 0;
+    set_busy(c, false);
+    set_busy(c, evbuffer_get_length(bufferevent_get_input(c->bev)) > 0);
     if (callback)
         callback(request, c->complete_cb_arg);
 }
@@ -219,6 +254,7 @@ static void on_request(struct evhttp_request *request, void *arg)
     struct gapless_http *h = handler->http;
     struct connection *c = find(h, evhttp_request_get_connection(request));
     if (c) {
+        set_busy(c, true);
         c->answering = request;
         c->complete_cb = NULL;
         evhttp_request_set_on_complete_cb(request, on_complete, c);
@@ -250,6 +286,7 @@ struct gapless_http *gapless_http_new(struct gapless_event *e, struct evhttp *ht
     e->https = h;
     evhttp_set_gencb(http, on_request, &h->general);
     evhttp_set_bevcb(http, on_new_connection, h);
+    event_declare_counts(e, ALL_COUNTS);
     return h;
 }
 
@@ -257,6 +294,9 @@ void http_free(struct gapless_http *h)
 {
     evhttp_set_gencb(h->http, NULL, NULL);
     evhttp_set_bevcb(h->http, NULL, NULL);
+    /* They live on, and nobody counts their ends. */
+    if (h->connections)
+        event_miss_counts(h->e, ALL_COUNTS);
     while (h->connections) {
         struct connection *c = h->connections;
         if (c->evcon && !has_ended(c)) {
