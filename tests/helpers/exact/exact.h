@@ -6,8 +6,16 @@
  * It takes its listeners by LISTEN_FDS and says READY=1 on NOTIFY_SOCKET. TERM ends it at once, whatever it
  * is doing; USR2 makes it stop accepting and go on with what it has (the threaded ones); it has no other end.
  *
- * The record is a file of the structure below, written in place by all threads and processes of a worker, so
- * that it is right at every moment and outlives the worker.
+ *     exact MODE [RECORD [BANNER_DELAY_MS]]
+ *       threads        HTTP, a thread for each connection (serve.c)
+ *       processes      … a process for each
+ *       passed         … threads of another process, which gets the connections by SCM_RIGHTS
+ *       sendfile       … a thread for each; bodies by sendfile(2)
+ *       banner         the server speaks first, BANNER_DELAY_MS after accept (serve.c)
+ *       uring          HTTP by io_uring (uring.c); uring-sqpoll: the kernel's own thread submits
+ *
+ * The record, RECORD.GENERATION.WORKER, is a file of the structure below, written in place by all threads and
+ * processes of a worker, so that it is right at every moment and outlives the worker.
  */
 #ifndef GAPLESS_TESTS_EXACT_H
 #define GAPLESS_TESTS_EXACT_H
@@ -35,7 +43,7 @@ uint64_t exact_now_ns(void);
 
 /* Each serves one accepted connection to its end and closes it. */
 void exact_serve_http(int fd, bool sendfile);
-void exact_serve_banner(int fd);
+void exact_serve_banner(int fd, long delay_ms);
 
 /* Serves a listener for ever, with io_uring alone. Does not return; exits with 77 where the kernel has none.
  */

@@ -27,10 +27,12 @@
 static struct exact_record unrecorded;
 struct exact_record *exact_record = &unrecorded;
 
-enum mode { THREADS, PROCESSES, SENDFILE, BANNER, URING, URING_SQPOLL, MODE_COUNT };
+enum mode { THREADS, PROCESSES, PASSED, SENDFILE, BANNER, URING, URING_SQPOLL, MODE_COUNT };
+
+static long banner_delay_ms;
 
 static const char *const mode_names[MODE_COUNT] = {
-    "threads", "processes", "sendfile", "banner", "uring", "uring-sqpoll"};
+    "threads", "processes", "passed", "sendfile", "banner", "uring", "uring-sqpoll"};
 
 uint64_t exact_now_ns(void)
 {
@@ -89,7 +91,7 @@ struct connection {
 static void serve(enum mode mode, int fd)
 {
     if (mode == BANNER)
-        exact_serve_banner(fd);
+        exact_serve_banner(fd, banner_delay_ms);
     else
         exact_serve_http(fd, mode == SENDFILE);
     exact_record->open--;
@@ -134,6 +136,68 @@ static void serve_in_process(enum mode mode, int fd)
     close(fd);
 }
 
+/* A process that is given connections and serves each in a thread. */
+static void serve_given(enum mode mode, int channel)
+{
+    for (;;) {
+        char byte;
+        union {
+            struct cmsghdr align;
+            char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec part = {.iov_base = &byte, .iov_len = 1};
+        struct msghdr message = {.msg_iov = &part,
+            .msg_iovlen = 1,
+            .msg_control = &control,
+            .msg_controllen = sizeof control.bytes};
+        ssize_t n = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+        if (n < 0 && errno == EINTR)
+            continue;
+        struct cmsghdr *header = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+        if (!header)
+            _exit(0);
+        int fd;
+        memcpy(&fd, CMSG_DATA(header), sizeof fd);
+        serve_in_thread(mode, fd);
+    }
+}
+
+/* Another process of this worker gets the connection by SCM_RIGHTS; this one has never read or written it. */
+static void pass(enum mode mode, int fd)
+{
+    static int channel = -1;
+    int pair[2];
+    if (channel < 0) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+            err(1, "a channel");
+        pid_t pid = fork();
+        if (pid < 0)
+            err(1, "fork");
+        if (pid == 0) {
+            close(pair[0]);
+            close(fd);
+            serve_given(mode, pair[1]);
+        }
+        close(pair[1]);
+        channel = pair[0];
+    }
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec part = {.iov_base = (char[]){'c'}, .iov_len = 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.bytes};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    if (sendmsg(channel, &message, 0) < 0)
+        err(1, "passing a connection");
+    close(fd);
+}
+
 /* Accepts one connection. The listener doesn't block: another generation may have been faster. */
 static void accept_one(enum mode mode, int listener)
 {
@@ -149,6 +213,8 @@ static void accept_one(enum mode mode, int listener)
     exact_record->open++;
     if (mode == PROCESSES)
         serve_in_process(mode, fd);
+    else if (mode == PASSED)
+        pass(mode, fd);
     else
         serve_in_thread(mode, fd);
 }
@@ -197,14 +263,16 @@ static enum mode parse_mode(const char *name)
 int main(int argc, char *argv[])
 {
     const char *listeners = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
-    if (argc != 2 && argc != 3)
-        errx(64, "usage: exact MODE [RECORD], with LISTEN_FDS");
+    if (argc < 2 || argc > 4)
+        errx(64, "usage: exact MODE [RECORD [BANNER_DELAY_MS]], with LISTEN_FDS");
     enum mode mode = parse_mode(argv[1]);
     int count = listeners && pid && atoi(pid) == getpid() ? atoi(listeners) : 0;
     if (count < 1 || count > LISTENER_MAX)
         errx(64, "LISTEN_FDS: 1 to %d sockets are needed", LISTENER_MAX);
-    if (argc == 3)
+    if (argc > 2)
         open_record(argv[2]);
+    if (argc > 3)
+        banner_delay_ms = atol(argv[3]);
     struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESETHAND | SA_NODEFER};
     sigaction(SIGTERM, &term, NULL);
     signal(SIGPIPE, SIG_IGN);

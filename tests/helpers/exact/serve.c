@@ -196,9 +196,10 @@ void exact_serve_http(int fd, bool sendfile)
 
 /* ── the banner protocol ── */
 
-void exact_serve_banner(int fd)
+void exact_serve_banner(int fd, long delay_ms)
 {
     struct peer peer = {.fd = fd};
+    pause_ms(delay_ms);
     bool last = !write_all(fd, "220 ready\r\n", 11);
     size_t size;
     while (!last && (size = read_until(&peer, "\r\n")) > 0) {
