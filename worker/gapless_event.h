@@ -93,10 +93,9 @@ GAPLESS_API void gapless_event_release(struct gapless_event *e);
 /*
  * HTTP: makes an evhttp drain with the rest. It belongs to `e`. Register handlers here and not with
  * evhttp_set_cb() and evhttp_set_gencb(): only so can the answers of a drain say `Connection: close`. (A
- * request to a handler that the binding doesn't know of is still waited for, and counted as one, until its
- * connection ends.) The
- * binding uses evhttp_set_bevcb(), the request's completion callback and the connection's close callback:
- * there are twins of these below. NULL: out of memory.
+ * request to a handler that the binding doesn't know of is still waited for, and counted as in flight, until
+ * its connection ends.) The binding uses evhttp_set_bevcb(), the request's completion callback and the
+ * connection's close callback: there are twins of these below. NULL: out of memory.
  */
 GAPLESS_API struct gapless_http *gapless_http_new(struct gapless_event *e, struct evhttp *http);
 

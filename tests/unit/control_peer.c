@@ -38,6 +38,12 @@ void peer_send_raw(struct channel *peer, const void *data, size_t size)
 
 void peer_send_welcome(struct channel *peer, unsigned listener_count)
 {
+    peer_send_welcome_counters(peer, listener_count, 0, NULL, 0);
+}
+
+void peer_send_welcome_counters(
+    struct channel *peer, unsigned listener_count, unsigned counters, const int *fds, unsigned fd_count)
+{
     Gapless__Control__Welcome welcome = GAPLESS__CONTROL__WELCOME__INIT;
     Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
     welcome.protocol = GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION;
@@ -45,9 +51,10 @@ void peer_send_welcome(struct channel *peer, unsigned listener_count)
     welcome.generation = 7;
     welcome.worker = 2;
     welcome.listener_count = listener_count;
+    welcome.counters = counters;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_WELCOME;
     message.welcome = &welcome;
-    peer_send(peer, &message, NULL, 0);
+    peer_send(peer, &message, fds, fd_count);
 }
 
 void peer_send_listeners(

@@ -16,6 +16,9 @@ void peer_send(struct channel *peer, Gapless__Control__Control *message, const i
 void peer_send_raw(struct channel *peer, const void *data, size_t size);
 void peer_send_welcome(
     struct channel *peer, unsigned listener_count); /* service "web", generation 7, worker 2 */
+/* The same with a page of counters in that layout, as the message says, and these descriptors beside it. */
+void peer_send_welcome_counters(
+    struct channel *peer, unsigned listener_count, unsigned counters, const int *fds, unsigned fd_count);
 /* A batch of stream listeners, each named `name`, with address "tcp:80". */
 void peer_send_listeners(
     struct channel *peer, uint64_t batch, bool last, const char *name, const int *fds, unsigned count);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The libevent binding, with a real evhttp, real clients and a master's end in one process and one loop. */
 #include "control_peer.h"
+#include "ipc/counters.h"
+#include "master/native_count.h"
 #include "worker/gapless_event.h"
 
 #include <arpa/inet.h>
@@ -29,6 +31,7 @@
 
 static struct {
     struct channel *peer;
+    struct native_count *count;
     struct event_base *base;
     struct evhttp *evhttp;
     struct gapless_event *e;
@@ -99,7 +102,10 @@ static int set_up(void **state)
     assert_int_equal(getsockname(w.listener, (struct sockaddr *)&w.address, &length), 0);
 
     w.peer = peer_open();
-    peer_send_welcome(w.peer, 1);
+    int page;
+    assert_int_equal(native_count_create(&w.count, &page, NULL), 0);
+    peer_send_welcome_counters(w.peer, 1, COUNTERS_VERSION, &page, 1);
+    close(page);
     peer_send_listeners(w.peer, 1, true, "web", &w.listener, 1);
     struct gapless *g = gapless_open(NULL, DEADLINE_MS, NULL);
     assert_non_null(g);
@@ -126,6 +132,7 @@ static int tear_down(void **state)
     evhttp_free(w.evhttp);
     event_base_free(w.base);
     channel_free(w.peer);
+    native_count_free(w.count);
     close(w.listener);
     return 0;
 }
@@ -680,6 +687,166 @@ static void freeing_in_the_middle_leaves_the_evhttp_whole(void **state)
     assert_int_equal(w.closed, 1);
 }
 
+static struct native_numbers numbers(void)
+{
+    struct native_numbers n;
+    native_count_read(w.count, &n);
+    return n;
+}
+
+/* Everything is known, and nothing is open or in flight. */
+static void assert_at_rest(uint64_t requests)
+{
+    UNTIL(numbers().connections == 0);
+    struct native_numbers n = numbers();
+    assert_true(n.has_connections && n.has_requests && n.has_bytes);
+    assert_int_equal(n.in_flight, 0);
+    assert_int_equal(n.requests, requests);
+}
+
+static void a_request_is_counted_from_its_first_byte_to_its_whole_answer(void **state)
+{
+    begin();
+    assert_at_rest(0);
+    int fd = client();
+    UNTIL(numbers().connections == 1);
+    assert_int_equal(numbers().in_flight, 0);
+    for (unsigned i = 1; i <= 3; i++) {
+        say(fd, "GET /keep HT");
+        UNTIL(numbers().in_flight == 1);
+        say(fd, "TP/1.1\r\nHost: x\r\n\r\n");
+        UNTIL(w.pending);
+        assert_int_equal(numbers().in_flight, 1);
+        send_kept();
+        hear(fd);
+        UNTIL(numbers().in_flight == 0);
+        assert_int_equal(numbers().requests, i);
+        assert_int_equal(numbers().connections, 1);
+    }
+    close(fd);
+    assert_at_rest(3);
+}
+
+static void a_long_answer_is_in_flight_until_the_kernel_has_all_of_it(void **state)
+{
+    enum { SIZE = 16 << 20 };
+    begin();
+    int fd = client();
+    say(fd, GET("/keep"));
+    UNTIL(w.pending);
+    struct evbuffer *body = evbuffer_new();
+    char *block = calloc(1, SIZE);
+    evbuffer_add(body, block, SIZE);
+    evhttp_send_reply(w.pending, 200, "OK", body);
+    evbuffer_free(body);
+    turn_for(30); /* more than the sockets hold */
+    struct native_numbers n = numbers();
+    assert_int_equal(n.in_flight, 1);
+    assert_true(n.bytes_out > 0 && n.bytes_out < SIZE);
+    uint64_t heard = 0;
+    for (int64_t end = now_ms() + DEADLINE_MS; numbers().in_flight > 0 || heard < SIZE; turn()) {
+        ssize_t got = recv(fd, block, SIZE, MSG_DONTWAIT);
+        heard += got > 0 ? (uint64_t)got : 0;
+        assert_true(now_ms() < end);
+    }
+    while (recv(fd, block, SIZE, MSG_DONTWAIT) > 0)
+        continue;
+    free(block);
+    close(fd);
+    assert_at_rest(1);
+}
+
+static void bytes_are_those_on_the_wire(void **state)
+{
+    begin();
+    int fd = client();
+    uint64_t out = 0;
+    for (int i = 0; i < 3; i++) {
+        say(fd, GET("/"));
+        out += strlen(hear(fd));
+    }
+    struct native_numbers n = numbers();
+    assert_int_equal(n.bytes_in, 3 * strlen(GET("/")));
+    assert_int_equal(n.bytes_out, out);
+    close(fd);
+    assert_at_rest(3);
+}
+
+static void pipelined_requests_are_counted_one_by_one(void **state)
+{
+    begin();
+    int fd = client();
+    say(fd, GET("/") GET("/") GET("/keep"));
+    UNTIL(w.pending);
+    assert_int_equal(numbers().requests, 3);
+    assert_int_equal(numbers().in_flight, 1);
+    send_kept();
+    UNTIL(numbers().in_flight == 0);
+    close(fd);
+    assert_at_rest(3);
+}
+
+static void clients_that_leave_anywhere_leave_nothing_counted(void **state)
+{
+    begin();
+    int answering = client(), half = client(), silent = client(), nonsense = client();
+    say(answering, GET("/keep"));
+    say(half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfive!");
+    say(nonsense, "nonsense\r\n\r\n");
+    UNTIL(w.pending && numbers().requests == 3);
+    UNTIL(numbers().in_flight == 2 && numbers().connections == 3); /* nonsense was refused */
+    struct linger reset = {.l_onoff = 1};
+    assert_int_equal(setsockopt(half, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+    close(half);
+    close(answering);
+    close(silent);
+    close(nonsense);
+    UNTIL(numbers().in_flight == 1);
+    send_kept();
+    assert_at_rest(3);
+}
+
+static void a_request_that_the_binding_does_not_know_is_in_flight_until_its_end(void **state)
+{
+    begin();
+    evhttp_set_cb(w.evhttp, "/unknown", keep, NULL);
+    int fd = client();
+    say(fd, GET("/unknown"));
+    UNTIL(w.pending);
+    assert_int_equal(numbers().in_flight, 1);
+    send_kept();
+    hear(fd);
+    close(fd);
+    assert_at_rest(1);
+}
+
+static void what_is_held_is_in_flight_and_its_connections_are_not_known(void **state)
+{
+    assert_int_equal(gapless_event_listen(w.e, 0, on_accept, NULL, NULL, NULL), 0);
+    struct native_numbers n = numbers();
+    assert_true(!n.has_connections && n.has_requests && !n.has_bytes);
+    gapless_event_hold(w.e);
+    gapless_event_hold(w.e);
+    gapless_event_release(w.e);
+    n = numbers();
+    assert_int_equal(n.in_flight, 1);
+    assert_int_equal(n.requests, 2);
+    gapless_event_release(w.e);
+    assert_int_equal(numbers().in_flight, 0);
+}
+
+static void connections_that_outlive_the_binding_are_not_known(void **state)
+{
+    begin();
+    int fd = client();
+    UNTIL(numbers().connections == 1);
+    gapless_event_free(w.e);
+    w.e = NULL;
+    struct native_numbers n = numbers();
+    assert_false(n.has_connections || n.has_requests || n.has_bytes);
+    close(fd);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -711,6 +878,14 @@ int main(void)
         CASE(the_worker_serves_on_without_its_master),
         CASE(a_server_of_another_protocol_holds_and_releases),
         CASE(freeing_in_the_middle_leaves_the_evhttp_whole),
+        CASE(a_request_is_counted_from_its_first_byte_to_its_whole_answer),
+        CASE(a_long_answer_is_in_flight_until_the_kernel_has_all_of_it),
+        CASE(bytes_are_those_on_the_wire),
+        CASE(pipelined_requests_are_counted_one_by_one),
+        CASE(clients_that_leave_anywhere_leave_nothing_counted),
+        CASE(a_request_that_the_binding_does_not_know_is_in_flight_until_its_end),
+        CASE(what_is_held_is_in_flight_and_its_connections_are_not_known),
+        CASE(connections_that_outlive_the_binding_are_not_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
