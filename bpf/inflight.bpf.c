@@ -24,6 +24,13 @@ struct {
     __type(value, struct inflight_connection);
 } connections SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, INFLIGHT_TAGS);
+    __type(key, __u64);
+    __type(value, struct inflight_unix_listener);
+} unix_listeners SEC(".maps");
+
 /* The slot of the worker that a task belongs to; set by pidfd for a worker's first process, inherited by
  * fork. */
 struct {
@@ -133,22 +140,23 @@ static __always_inline struct inflight_slot *move(
             return counts;
         bool begins = state == INFLIGHT_BUSY && was != INFLIGHT_BUSY;
         bool ends = state != INFLIGHT_BUSY && was == INFLIGHT_BUSY;
-        if (!owner)
+        bool counted = !connection->is_unix;
+        if (counted && !owner)
             __sync_fetch_and_add(&counts->connections, 1);
-        if (begins) {
-            __sync_fetch_and_add(&counts->in_flight, 1);
+        if (begins)
             connection->busy_since_ns = bpf_ktime_get_ns();
-        }
+        if (counted && begins)
+            __sync_fetch_and_add(&counts->in_flight, 1);
         if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, state)) == old) {
             if (begins && request)
                 __sync_fetch_and_add(&counts->requests, 1);
-            if (ends)
+            if (counted && ends)
                 leave_flight(slot, counts);
             return counts;
         }
-        if (!owner)
+        if (counted && !owner)
             __sync_fetch_and_sub(&counts->connections, 1);
-        if (begins)
+        if (counted && begins)
             leave_flight(slot, counts);
     }
     count_lost();
@@ -189,13 +197,36 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
     return 0;
 }
 
+/* A connection that a Unix listener of ours has accepted. The kernel copies no storage to it, so it is made
+ * when one of our workers first reads or writes it: it is known by its name, which is the listener's.
+ * bpf_skc_to_unix_sock: Linux 5.16. */
+static __always_inline struct inflight_connection *unix_connection(struct sock *sk)
+{
+    if (sk->__sk_common.skc_family != AF_UNIX || !current_slot())
+        return 0;
+    struct unix_sock *unix_sk = bpf_skc_to_unix_sock(sk);
+    __u64 address = unix_sk ? (__u64)unix_sk->addr : 0;
+    struct inflight_unix_listener *listener = address ? bpf_map_lookup_elem(&unix_listeners, &address) : 0;
+    if (!listener)
+        return 0;
+    struct inflight_connection fresh = {
+        .tag = listener->tag, .protocol = (__u16)listener->protocol, .is_unix = 1};
+    return bpf_sk_storage_get(&connections, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline struct inflight_connection *connection_of(struct sock *sk)
+{
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    return connection ? connection : unix_connection(sk);
+}
+
 /* Linux 6.3. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(bytes_read, struct sock *sk, int length, int flags)
 {
     if (length <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE)))
         return 0;
-    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    struct inflight_connection *connection = connection_of(sk);
     if (!connection)
         return 0;
     struct inflight_slot *counts =
@@ -211,7 +242,7 @@ int BPF_PROG(bytes_written, struct sock *sk, int length, int flags)
 {
     if (length <= 0)
         return 0;
-    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    struct inflight_connection *connection = connection_of(sk);
     if (!connection)
         return 0;
     __u32 state = connection->protocol == INFLIGHT_STREAM ? INFLIGHT_BUSY : INFLIGHT_ANSWERED;
@@ -250,6 +281,22 @@ static __always_inline void look_at_pending(
         pending->owed++;
 }
 
+static __always_inline void look_at_connection(
+    struct inflight_connection *connection, __u32 slot, bool busy, bool unread, bool unsent)
+{
+    struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
+    if (!seen)
+        return;
+    seen->connections++;
+    seen->unread += unread;
+    seen->unsent += unsent;
+    if (!busy)
+        return;
+    seen->busy++;
+    if (!seen->oldest_busy_ns || connection->busy_since_ns < seen->oldest_busy_ns)
+        seen->oldest_busy_ns = connection->busy_since_ns;
+}
+
 /* Linux 5.8 (iter/tcp 5.9). The last look: what no tracepoint tells. */
 SEC("iter/tcp")
 int look(struct bpf_iter__tcp *ctx)
@@ -280,17 +327,38 @@ int look(struct bpf_iter__tcp *ctx)
         return 0;
     }
     /* What the process has closed, the kernel ends by itself: also when the process is gone. */
-    struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
-    if (!held || !seen)
+    if (held)
+        look_at_connection(
+            connection, slot, INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY, unread != 0, unsent != 0);
+    return 0;
+}
+
+/* Linux 5.15. The same for Unix sockets. What was written to one is with the client already, also if the
+ * worker dies. */
+SEC("iter/unix")
+int look_unix(struct bpf_iter__unix *ctx)
+{
+    struct unix_sock *unix_sk = ctx->unix_sk;
+    if (!unix_sk)
         return 0;
-    seen->connections++;
-    seen->unread += unread != 0;
-    seen->unsent += unsent != 0;
-    if (INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY) {
-        seen->busy++;
-        if (!seen->oldest_busy_ns || connection->busy_since_ns < seen->oldest_busy_ns)
-            seen->oldest_busy_ns = connection->busy_since_ns;
+    struct sock *sk = &unix_sk->sk;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection)
+        return 0;
+    if (sk->__sk_common.skc_state == TCP_LISTEN) {
+        /* Set from user space by descriptor; only here is the name's address to be had. */
+        struct inflight_unix_listener listener = {.tag = connection->tag, .protocol = connection->protocol};
+        __u64 address = (__u64)unix_sk->addr;
+        bpf_map_update_elem(&unix_listeners, &address, &listener, BPF_ANY);
+        return 0;
     }
+    __u64 word = connection->word;
+    if (!INFLIGHT_WORD_SLOT(word) || !sk->sk_socket)
+        return 0;
+    bool can_answer = !(sk->sk_shutdown & SEND_SHUTDOWN);
+    look_at_connection(connection, INFLIGHT_WORD_SLOT(word),
+        can_answer && INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY,
+        can_answer && sk->sk_receive_queue.qlen != 0, false);
     return 0;
 }
 
@@ -311,7 +379,7 @@ int claim(struct bpf_iter__task_file *ctx)
     if (!sk || sk->__sk_common.skc_state == TCP_LISTEN)
         return 0;
     struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
-    if (!connection || INFLIGHT_WORD_SLOT(connection->word))
+    if (!connection || connection->is_unix || INFLIGHT_WORD_SLOT(connection->word))
         return 0;
     move(connection, slot, connection->protocol == INFLIGHT_HTTP1 ? INFLIGHT_OPEN : INFLIGHT_BUSY, false);
     return 0;

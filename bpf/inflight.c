@@ -24,12 +24,14 @@
  * programs' descriptors are for asking whether they missed anything. */
 enum kept {
     KEPT_CONNECTIONS,
+    KEPT_UNIX_LISTENERS,
     KEPT_TASKS,
     KEPT_SLOTS,
     KEPT_LOOKS,
     KEPT_PENDINGS,
     KEPT_EVENTS,
     KEPT_LOOK, /* the iterators' links */
+    KEPT_LOOK_UNIX,
     KEPT_CLAIM,
     KEPT_STATE_CHANGED,
     KEPT_BYTES_READ,
@@ -45,6 +47,7 @@ struct inflight {
     struct inflight_look *looks;
     struct inflight_pending *pendings;
     struct ring_buffer *ring;
+    bool has_unix;         /* a Unix listener is or was tracked */
     unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
     int64_t looked_at_ns;
     bool missed; /* a program was skipped: the counts are not known any more */
@@ -129,12 +132,14 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         int fd;
     } all[] = {
         {KEPT_CONNECTIONS, bpf_map__fd(skeleton->maps.connections)},
+        {KEPT_UNIX_LISTENERS, bpf_map__fd(skeleton->maps.unix_listeners)},
         {KEPT_TASKS, bpf_map__fd(skeleton->maps.tasks)},
         {KEPT_SLOTS, bpf_map__fd(skeleton->maps.slots)},
         {KEPT_LOOKS, bpf_map__fd(skeleton->maps.looks)},
         {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
         {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
+        {KEPT_LOOK_UNIX, bpf_link__fd(skeleton->links.look_unix)},
         {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
         {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
@@ -274,23 +279,66 @@ static const int *ebpf_fds(const void *state, unsigned *ret_count)
 
 /* ── listeners and workers ── */
 
+/* Runs an iterator to its end. It writes nothing, so there is nothing to read. EAGAIN: a million objects were
+ * passed, and it goes on. */
+static int run(int link, struct error *error)
+{
+    int fd = bpf_iter_create(link);
+    if (fd < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot look at the connections");
+    char nothing[64];
+    ssize_t n;
+    do
+        n = read(fd, nothing, sizeof nothing);
+    while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
+    int code = errno;
+    close(fd);
+    return n < 0 ? error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections") : 0;
+}
+
+/* Connections of Unix listeners are known by the kernel's address of their name, which only an iterator sees.
+ */
 static int ebpf_listen(
     void *state, int fd, unsigned tag, enum inflight_protocol protocol, struct error *error)
 {
-    const struct inflight *inflight = state;
+    struct inflight *inflight = state;
     int type = 0, domain = 0;
     socklen_t length = sizeof type;
     getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
     length = sizeof domain;
     getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
-    if (type != SOCK_STREAM || (domain != AF_INET && domain != AF_INET6))
-        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only TCP connections are tracked");
+    bool tcp = type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
+    bool local = domain == AF_UNIX && (type == SOCK_STREAM || type == SOCK_SEQPACKET);
+    if (!tcp && !local)
+        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only connections are tracked, not datagrams");
     struct inflight_connection connection = {
-        .word = INFLIGHT_WORD(0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u32)protocol};
+        .word = INFLIGHT_WORD(0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u16)protocol, .is_unix = local};
     if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
-    return 0;
+    if (tcp)
+        return 0;
+    inflight->has_unix = true;
+    int r = run(inflight->fds[KEPT_LOOK_UNIX], error);
+    return r < 0 ? r : 1;
+}
+
+/* The address of a name that is gone may become another's. */
+static void ebpf_unlisten(void *state, unsigned tag)
+{
+    const struct inflight *inflight = state;
+    int map = inflight->fds[KEPT_UNIX_LISTENERS];
+    __u64 key, *previous = NULL, next;
+    while (bpf_map_get_next_key(map, previous, &next) == 0) {
+        struct inflight_unix_listener listener;
+        key = next;
+        if (bpf_map_lookup_elem(map, &key, &listener) == 0 && listener.tag == tag) {
+            bpf_map_delete_elem(map, &key);
+            previous = NULL; /* from the start: the key to go on from is gone */
+        } else {
+            previous = &key;
+        }
+    }
 }
 
 static int ebpf_begin(void *state, unsigned slot, int pidfd, pid_t pid, struct error *error)
@@ -355,28 +403,13 @@ static bool has_missed(const struct inflight *inflight)
     return false;
 }
 
-/* Runs an iterator to its end. It writes nothing, so there is nothing to read. EAGAIN: a million objects were
- * passed, and it goes on. */
-static int run(int link, struct error *error)
-{
-    int fd = bpf_iter_create(link);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot look at the connections");
-    char nothing[64];
-    ssize_t n;
-    do
-        n = read(fd, nothing, sizeof nothing);
-    while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
-    int code = errno;
-    close(fd);
-    return n < 0 ? error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections") : 0;
-}
-
 static int look_once(struct inflight *inflight, struct error *error)
 {
     memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
     memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
     int r = run(inflight->fds[KEPT_LOOK], error);
+    if (r == 0 && inflight->has_unix)
+        r = run(inflight->fds[KEPT_LOOK_UNIX], error);
     inflight->looked_at_ns = now_ns();
     return r;
 }
@@ -440,6 +473,7 @@ const struct tracker_backend tracker_backend_ebpf = {.name = "ebpf",
     .fds = ebpf_fds,
     .close = ebpf_close,
     .listen = ebpf_listen,
+    .unlisten = ebpf_unlisten,
     .begin = ebpf_begin,
     .resume = ebpf_resume,
     .is_quiet = ebpf_is_quiet,

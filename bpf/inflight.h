@@ -38,9 +38,18 @@ struct inflight_connection {
     __u64 word;
     __u64 busy_since_ns; /* CLOCK_MONOTONIC */
     __u32 tag;
-    __u32 protocol; /* enum inflight_protocol */
+    __u16 protocol; /* enum inflight_protocol */
+    __u16 is_unix;  /* its end has no tracepoint, so it is counted by looks alone: not in connections and
+                       in_flight */
 };
 _Static_assert(sizeof(struct inflight_connection) == 24, "shared with the kernel");
+
+/* A Unix listener, by the kernel's address of its name (struct unix_address), which each connection that it
+ * accepts shares. */
+struct inflight_unix_listener {
+    __u32 tag;
+    __u32 protocol;
+};
 
 #define INFLIGHT_WORD(slot, state) ((__u64)(slot) << 32 | (__u64)(state))
 #define INFLIGHT_WORD_SLOT(word) ((__u32)((word) >> 32))

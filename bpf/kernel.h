@@ -3,7 +3,8 @@
  * The few kernel types that our programs look into, kept by hand: only the fields that are used, relocated
  * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
  * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, kernel/bpf/task_iter.c,
- * net/ipv4/tcp_ipv4.c.
+ * net/ipv4/tcp_ipv4.c,
+ * include/net/af_unix.h, net/unix/af_unix.c.
  */
 #ifndef GAPLESS_BPF_KERNEL_H
 #define GAPLESS_BPF_KERNEL_H
@@ -11,8 +12,9 @@
 #include <linux/types.h>
 #include <stdbool.h>
 
-#define AF_INET 2
-#define AF_INET6 10
+#define AF_UNIX 1
+
+#define SEND_SHUTDOWN 2
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -46,9 +48,22 @@ struct socket {
     struct sock *sk;
 };
 
+struct sk_buff_head {
+    __u32 qlen;
+};
+
 struct sock {
     struct sock_common __sk_common;
+    struct sk_buff_head sk_receive_queue;
     struct socket *sk_socket;
+    __u8 sk_shutdown;
+};
+
+struct unix_address;
+
+struct unix_sock {
+    struct sock sk;
+    struct unix_address *addr;
 };
 
 struct inet_sock {
@@ -82,6 +97,12 @@ struct bpf_iter_meta {
 struct bpf_iter__tcp {
     struct bpf_iter_meta *meta;
     struct sock_common *sk_common;
+    unsigned int uid;
+};
+
+struct bpf_iter__unix {
+    struct bpf_iter_meta *meta;
+    struct unix_sock *unix_sk;
     unsigned int uid;
 };
 

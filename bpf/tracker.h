@@ -38,8 +38,8 @@ struct tracker;
 
 /* What a tracker counts as it happens. */
 struct tracker_numbers {
-    bool known; /* false: none of the others is */
-    uint64_t connections;
+    bool known;           /* false: none of the others is */
+    uint64_t connections; /* both without those of Unix listeners */
     uint64_t in_flight;
     uint64_t requests;
     uint64_t bytes_in;
@@ -83,7 +83,9 @@ const char *tracker_name(const struct tracker *tracker);
 const char *tracker_reason(const struct tracker *tracker);
 
 /* Makes the connections that this listening socket will accept known. tag: 1 to INFLIGHT_TAGS - 1, of the
- * caller's choice. A socket that isn't TCP is not tracked: -EOPNOTSUPP. */
+ * caller's choice. 0: they are counted as it happens. 1: they are, but for `connections` and `in_flight`,
+ * which only a look tells (Unix sockets have no tracepoint at their end). -EOPNOTSUPP: this kind of socket is
+ * not tracked. */
 int tracker_listen(
     struct tracker *tracker, int fd, unsigned tag, enum inflight_protocol protocol, struct error *error);
 void tracker_unlisten(struct tracker *tracker, unsigned tag);

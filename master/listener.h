@@ -26,6 +26,7 @@ struct listener {
     dev_t path_device; /* of the file that bind(2) made for a Unix path; 0 and 0: none of ours */
     ino_t path_inode;
     unsigned tag; /* the tracker's (tracking.h); 0: not tracked */
+    bool counted; /* … its connections are counted as they come and go; false: only looks tell */
 };
 
 /* Gives the socket that `fd:NAME` means, or -1. */

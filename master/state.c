@@ -46,6 +46,7 @@ static void save_worker(const struct worker *worker, Gapless__State__Worker *ret
     ret->surplus = worker->surplus;
     ret->slot = worker->slot;
     ret->tracked = worker->tracked;
+    ret->counted = worker->counted;
 }
 
 static void save_generation(
@@ -337,6 +338,7 @@ static int restore_worker(
         error_set(&worker->failure, ECHILD, BLAME_PEER, "%s", from->failure);
     worker->slot = entry ? from->slot : 0;
     worker->tracked = from->tracked;
+    worker->counted = from->counted;
     if (entry) {
         handoff_init(&worker->handoff, 0);
         worker_resume(worker, (enum worker_state)from->state);

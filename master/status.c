@@ -130,7 +130,7 @@ static void build_tracker(const struct service *service, Gapless__Admin__Service
         tracker->precision = (char *)"exact";
         tracker->reason = (char *)"the workers say themselves when they are drained";
     } else if (!tracking_name(tracking) || !tracked) {
-        tracker->reason = (char *)(tracking_name(tracking) ? "not every listener is TCP: only that is tracked"
+        tracker->reason = (char *)(tracking_name(tracking) ? "a datagram listener is not tracked"
                                                            : tracking_reason(tracking));
     } else {
         tracker->name = (char *)tracking_name(tracking);

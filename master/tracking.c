@@ -23,6 +23,7 @@ struct tracking {
     struct event *ring;
     struct event *timer;
     bool tags[INFLIGHT_TAGS];
+    int64_t looked_us;     /* when the last look ended */
     int64_t rest_until_us; /* no look before that */
 };
 
@@ -138,9 +139,10 @@ void tracking_add_listener(
         return;
     unsigned tag = listener->tag ? listener->tag : free_tag(tracking);
     int r = tracker_listen(tracking->tracker, listener->fd, tag, protocol, &error);
-    if (r == 0) {
+    if (r >= 0) {
         tracking->tags[tag] = true;
         listener->tag = tag;
+        listener->counted = r == 0;
     } else if (r != -EOPNOTSUPP) {
         log_event(LOG_WARNING, "listener is not tracked", LOG_S("listener", listener->spec.text),
             LOG_S("reason", error.message));
@@ -157,12 +159,15 @@ void tracking_remove_listener(struct tracking *tracking, struct listener *listen
 }
 
 /* Something can be said of a worker only if every address that it serves is tracked. */
-static bool all_tracked(const struct generation *generation)
+static void set_tracked(struct worker *worker)
 {
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
-        if (!generation->listeners[i]->tag)
-            return false;
-    return true;
+    const struct generation *generation = worker->generation;
+    worker->tracked = worker->counted = true;
+    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        worker->tracked = worker->tracked && generation->listeners[i]->tag;
+        worker->counted =
+            worker->counted && generation->listeners[i]->tag && generation->listeners[i]->counted;
+    }
 }
 
 void tracking_add_worker(struct tracking *tracking, struct worker *worker)
@@ -177,7 +182,7 @@ void tracking_add_worker(struct tracking *tracking, struct worker *worker)
         return;
     }
     worker->slot = (unsigned)slot;
-    worker->tracked = all_tracked(worker->generation);
+    set_tracked(worker);
 }
 
 void tracking_resume_worker(struct tracking *tracking, struct worker *worker)
@@ -193,14 +198,6 @@ void tracking_remove_worker(struct tracking *tracking, struct worker *worker)
         tracker_end(tracking->tracker, worker->slot);
     worker->slot = 0;
     worker->watched = false;
-}
-
-void tracking_count(
-    const struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers)
-{
-    *ret_numbers = (struct tracker_numbers){.known = false};
-    if (tracking && tracking->tracker && worker->slot && worker->tracked)
-        tracker_count(tracking->tracker, worker->slot, ret_numbers);
 }
 
 /* ── looks ── */
@@ -221,6 +218,7 @@ static bool look(struct tracking *tracking)
     int64_t began = clock_monotonic_us();
     int r = tracker_look(tracking->tracker, &error);
     int64_t ended = clock_monotonic_us();
+    tracking->looked_us = ended;
     tracking->rest_until_us = ended + LOOK_PAUSE_FACTOR * (ended - began);
     if (r < 0)
         log_event(LOG_WARNING, "the connections can't be looked at", LOG_S("reason", error.message));
@@ -232,6 +230,26 @@ static void seen(const struct tracking *tracking, const struct worker *worker, s
     tracker_seen(tracking->tracker, worker->slot, ret_look);
     if (!worker->tracked)
         ret_look->known = false;
+}
+
+/* How old a look may be for numbers that only looks tell. */
+#define FRESH_US 10000
+
+void tracking_count(
+    struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers)
+{
+    *ret_numbers = (struct tracker_numbers){.known = false};
+    if (!tracking || !tracking->tracker || !worker->slot || !worker->tracked)
+        return;
+    tracker_count(tracking->tracker, worker->slot, ret_numbers);
+    if (worker->counted || !ret_numbers->known)
+        return;
+    struct tracker_look found = {.known = false};
+    if (clock_monotonic_us() - tracking->looked_us < FRESH_US || look(tracking))
+        seen(tracking, worker, &found);
+    ret_numbers->known = found.known;
+    ret_numbers->connections = found.connections;
+    ret_numbers->in_flight = found.busy;
 }
 
 /* The timeout is the worker's own timer's. */

@@ -48,7 +48,7 @@ void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch
 
 /* Its numbers now. */
 void tracking_count(
-    const struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers);
+    struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers);
 
 /* What would be cut if it ended now, in words, after a look of its own: "3 requests in flight, the oldest
  * for 31.0 s". Empty where nothing is; "not known" where that is so. */

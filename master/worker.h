@@ -82,6 +82,7 @@ struct worker {
     size_t einhorn_used;
     unsigned slot; /* the tracker's (tracking.h); 0: none */
     bool tracked;  /* every connection that it can have is */
+    bool counted;  /* … and counted as it comes and goes; false: only looks tell how many are open */
     bool watched;  /* it drains, and gets its stop signal when it is found to be drained */
     struct drain drain;
 

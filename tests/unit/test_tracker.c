@@ -31,7 +31,8 @@
 struct world {
     struct tracker *tracker;
     int listener;
-    struct sockaddr_in address;
+    struct sockaddr_storage address;
+    socklen_t length;
     pid_t worker;
     int pidfd;
     int command;
@@ -86,14 +87,20 @@ static void tell(struct world *world, const char *commands)
     }
 }
 
-static void open_listener(struct world *world)
+static void open_listener(struct world *world, sa_family_t family)
 {
-    socklen_t length = sizeof world->address;
-    world->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    world->address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    assert_int_equal(bind(world->listener, (struct sockaddr *)&world->address, sizeof world->address), 0);
+    struct sockaddr_in *in = (struct sockaddr_in *)&world->address;
+    if (family == AF_INET)
+        *in = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    world->address.ss_family = family;
+    world->listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* An address of the family alone gets a free abstract name (unix(7)). */
+    assert_int_equal(bind(world->listener, (struct sockaddr *)&world->address,
+                         family == AF_INET ? sizeof *in : sizeof(sa_family_t)),
+        0);
     assert_int_equal(listen(world->listener, 100), 0);
-    assert_int_equal(getsockname(world->listener, (struct sockaddr *)&world->address, &length), 0);
+    world->length = sizeof world->address;
+    assert_int_equal(getsockname(world->listener, (struct sockaddr *)&world->address, &world->length), 0);
 }
 
 static void start_worker(struct world *world)
@@ -124,14 +131,14 @@ static void start_worker(struct world *world)
     close(go[1]);
 }
 
-static int set_up(void **state, enum tracker_kind kind, enum inflight_protocol protocol)
+static int set_up(void **state, enum tracker_kind kind, enum inflight_protocol protocol, sa_family_t family)
 {
     static struct world world;
     struct error error;
     world = (struct world){.listener = -1};
     assert_int_equal(tracker_open(kind, NULL, &world.tracker, &error), 0);
-    open_listener(&world);
-    assert_int_equal(tracker_listen(world.tracker, world.listener, TAG, protocol, &error), 0);
+    open_listener(&world, family);
+    assert_int_equal(tracker_listen(world.tracker, world.listener, TAG, protocol, &error), family == AF_UNIX);
     start_worker(&world);
     *state = &world;
     return 0;
@@ -139,22 +146,27 @@ static int set_up(void **state, enum tracker_kind kind, enum inflight_protocol p
 
 static int set_up_ebpf(void **state)
 {
-    return set_up(state, TRACKER_EBPF, INFLIGHT_HTTP1);
+    return set_up(state, TRACKER_EBPF, INFLIGHT_HTTP1, AF_INET);
 }
 
 static int set_up_stream(void **state)
 {
-    return set_up(state, TRACKER_EBPF, INFLIGHT_STREAM);
+    return set_up(state, TRACKER_EBPF, INFLIGHT_STREAM, AF_INET);
 }
 
 static int set_up_server_first(void **state)
 {
-    return set_up(state, TRACKER_EBPF, INFLIGHT_SERVER_FIRST);
+    return set_up(state, TRACKER_EBPF, INFLIGHT_SERVER_FIRST, AF_INET);
+}
+
+static int set_up_unix(void **state)
+{
+    return set_up(state, TRACKER_EBPF, INFLIGHT_HTTP1, AF_UNIX);
 }
 
 static int set_up_diag(void **state)
 {
-    return set_up(state, TRACKER_SOCK_DIAG, INFLIGHT_HTTP1);
+    return set_up(state, TRACKER_SOCK_DIAG, INFLIGHT_HTTP1, AF_INET);
 }
 
 static int tear_down(void **state)
@@ -171,8 +183,8 @@ static int tear_down(void **state)
 
 static int connect_client(const struct world *world)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (const struct sockaddr *)&world->address, sizeof world->address), 0);
+    int fd = socket(world->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&world->address, world->length), 0);
     return fd;
 }
 
@@ -412,6 +424,36 @@ static void a_server_that_speaks_first_owes_its_first_word(void **state)
     close(client);
 }
 
+static void unix_connections_are_told_by_looks(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    int client = connect_client(world);
+    send_bytes(client, "ab");
+    tell(world, "ar");
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.busy, 1);
+    tell(world, "r");
+    expect(world, 0, 0, 1);
+    tell(world, "w");
+    seen(world, &look);
+    assert_int_equal(look.busy, 0);
+    assert_int_equal(look.connections, 1);
+    send_bytes(client, "c");
+    seen(world, &look);
+    assert_int_equal(look.unread, 1);
+    tell(world, "r");
+    expect(world, 0, 0, 2);
+    /* The control socket of the worker is a Unix socket too, and none of ours. */
+    close(client); /* nobody is owed an answer any more */
+    seen(world, &look);
+    assert_int_equal(look.busy, 0);
+    tell(world, "c");
+    seen(world, &look);
+    assert_int_equal(look.connections, 0);
+}
+
 static void sock_diag_finds_a_request_that_waits_for_its_answer(void **state)
 {
     struct world *world = *state;
@@ -529,6 +571,7 @@ int main(void)
             what_was_accepted_and_not_read_is_found_to_be_its_holders, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             a_server_that_speaks_first_owes_its_first_word, set_up_server_first, tear_down),
+        cmocka_unit_test_setup_teardown(unix_connections_are_told_by_looks, set_up_unix, tear_down),
         cmocka_unit_test_setup_teardown(a_later_master_goes_on_counting, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             sock_diag_finds_a_request_that_waits_for_its_answer, set_up_diag, tear_down),
