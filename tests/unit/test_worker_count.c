@@ -63,6 +63,19 @@ static void open_worker(void)
         fail_msg("%s", error.message);
 }
 
+/* How often the page is mapped in this process. */
+static unsigned mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    assert_non_null(maps);
+    char line[512];
+    unsigned found = 0;
+    while (fgets(line, sizeof line, maps))
+        found += strstr(line, "memfd:gapless-counters") != NULL;
+    fclose(maps);
+    return found;
+}
+
 static struct native_numbers numbers(void)
 {
     struct native_numbers n;
@@ -107,6 +120,24 @@ static void everything_is_counted_where_it_belongs(void **state)
     assert_true(!n.has_connections && n.has_requests && n.has_bytes);
 }
 
+/* Each word by itself, since an addition that isn't atomic loses the most where nothing is between. */
+static void *begin_all_then_end_all(void *arg)
+{
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_request_begin(g);
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_request_end(g);
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_connection_opened(g);
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_connection_closed(g);
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_count_bytes(g, 1, 0);
+    for (int i = 0; i < ROUNDS; i++)
+        gapless_count_bytes(g, 0, 2);
+    return NULL;
+}
+
 static void *hammer(void *arg)
 {
     for (int i = 0; i < ROUNDS; i++) {
@@ -137,6 +168,24 @@ static void many_threads_are_counted_exactly_and_never_impossibly(void **state)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     n = numbers();
+    assert_true(n.has_connections && n.has_requests && n.has_bytes);
+    assert_int_equal(n.connections, 0);
+    assert_int_equal(n.in_flight, 0);
+    assert_int_equal(n.requests, (uint64_t)THREADS * ROUNDS);
+    assert_int_equal(n.bytes_in, (uint64_t)THREADS * ROUNDS);
+    assert_int_equal(n.bytes_out, (uint64_t)2 * THREADS * ROUNDS);
+}
+
+static void no_addition_is_lost(void **state)
+{
+    open_worker();
+    gapless_declare_counts(g, ALL);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, begin_all_then_end_all, NULL), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    struct native_numbers n = numbers();
     assert_true(n.has_connections && n.has_requests && n.has_bytes);
     assert_int_equal(n.connections, 0);
     assert_int_equal(n.in_flight, 0);
@@ -225,8 +274,10 @@ static void counting_goes_on_without_a_master_and_ends_with_close(void **state)
     assert_int_equal(gapless_dispatch(g, NULL), -EPIPE);
     gapless_request_begin(g);
     assert_int_equal(numbers().in_flight, 1);
+    assert_int_equal(mappings(), 2); /* the master's is in this process, too */
     gapless_close(g);
     g = NULL;
+    assert_int_equal(mappings(), 1);
     assert_int_equal(numbers().in_flight, 1);
 }
 
@@ -261,6 +312,7 @@ static void assert_is_refused(unsigned version, const int *fds, unsigned fd_coun
     assert_null(gapless_open("test 1", SOON_MS, &error));
     assert_int_equal(error.code, EPROTO);
     assert_int_equal(open_fds(), before - 1); /* the worker's end */
+    assert_int_equal(mappings(), 1);          /* ours */
 }
 
 static void a_page_that_is_none_is_refused(void **state)
@@ -269,6 +321,18 @@ static void a_page_that_is_none_is_refused(void **state)
     assert_is_refused(COUNTERS_VERSION, NULL, 0);
     assert_is_refused(COUNTERS_VERSION, two, 2);
     assert_is_refused(0, &page_fd, 1);
+    assert_is_refused(COUNTERS_VERSION + 1, &page_fd, 1);
+    struct counters header = {
+        .magic = COUNTERS_MAGIC + 1, .version = COUNTERS_VERSION, .size = sizeof header};
+    assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
+    assert_is_refused(COUNTERS_VERSION, &page_fd, 1);
+    header.magic = COUNTERS_MAGIC;
+    header.size++;
+    assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
+    assert_is_refused(COUNTERS_VERSION, &page_fd, 1);
+    header.size--;
+    header.version++; /* such a page as Welcome says, of a layout that nobody asked for */
+    assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
     assert_is_refused(COUNTERS_VERSION + 1, &page_fd, 1);
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     assert_is_refused(COUNTERS_VERSION, &fd, 1);
@@ -294,6 +358,7 @@ int main(void)
         CASE(hello_says_that_it_can_count),
         CASE(everything_is_counted_where_it_belongs),
         CASE(many_threads_are_counted_exactly_and_never_impossibly),
+        CASE(no_addition_is_lost),
         CASE(forked_processes_are_counted_with_their_worker),
         CASE(an_end_too_many_makes_its_kind_unknown_for_good),
         CASE(without_gapless_counting_does_nothing),
