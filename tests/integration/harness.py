@@ -8,7 +8,7 @@ KEEP=1 keeps the directory of each case.
 Nothing here waits by the clock: `wait_until()` polls a condition to a deadline, and what was waited for is in the
 message when the deadline passes. Whatever a case starts is ended by pid when the case ends.
 
-The environment names the programs: GAPLESS, GAPLESS_LOAD, GAPLESS_HELLO, GAPLESS_FAULTY. GAPLESS_SANITIZED=1 says that
+The environment names the programs: GAPLESS, GAPLESS_LOAD, GAPLESS_HELLO, GAPLESS_BARE, GAPLESS_FAULTY. GAPLESS_SANITIZED=1 says that
 they are built with sanitizers: deadlines are longer then, and figures of memory are not looked at.
 """
 
