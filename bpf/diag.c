@@ -59,6 +59,9 @@ struct found {
 struct diag {
     int netlink;
     struct port ports[INFLIGHT_TAGS];
+    /* By port, enum inflight_protocol plus 1; 0: never ours. A port stays when its listener goes: the
+     * connections that were accepted there live on. */
+    uint8_t protocols[UINT16_MAX + 1];
     pid_t pids[INFLIGHT_SLOTS]; /* leader of the worker's process group; 0: the slot is free */
     bool draining[INFLIGHT_SLOTS];
     struct tracker_look looks[INFLIGHT_SLOTS];
@@ -93,11 +96,13 @@ static void diag_close(void *state)
     free(diag);
 }
 
+/* Where several listeners have the same port on different addresses, the protocol that waits longest is
+ * taken. */
 static int diag_listen(
     void *state, int fd, unsigned tag, enum inflight_protocol protocol, struct error *error)
 {
     struct diag *diag = state;
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
     int type = 0;
     socklen_t type_length = sizeof type;
@@ -108,6 +113,11 @@ static int diag_listen(
     uint16_t port = address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
                                                  : ((struct sockaddr_in6 *)&address)->sin6_port;
     diag->ports[tag] = (struct port){.number = ntohs(port), .protocol = protocol};
+    enum inflight_protocol most = protocol;
+    for (size_t i = 0; i < INFLIGHT_TAGS; i++)
+        if (diag->ports[i].number == ntohs(port) && diag->ports[i].protocol > most)
+            most = diag->ports[i].protocol;
+    diag->protocols[ntohs(port)] = (uint8_t)(most + 1);
     return 0;
 }
 
@@ -142,14 +152,6 @@ static void diag_drain(void *state, unsigned slot)
 }
 
 /* ── what the kernel says ── */
-
-static const struct port *find_port(const struct diag *diag, uint16_t number)
-{
-    for (size_t i = 0; i < INFLIGHT_TAGS; i++)
-        if (diag->ports[i].number == number && number)
-            return &diag->ports[i];
-    return NULL;
-}
 
 static int request_dump(struct diag *diag, uint8_t family, struct error *error)
 {
@@ -190,19 +192,22 @@ static bool is_busy(
         return false;
     if (protocol == INFLIGHT_STREAM)
         return true;
-    if (protocol == INFLIGHT_SERVER_FIRST && !info->tcpi_bytes_acked && !message->idiag_wqueue)
+    bool silent = !info->tcpi_bytes_acked && !message->idiag_wqueue;
+    if (protocol == INFLIGHT_SERVER_FIRST && silent)
         return true;
-    return info->tcpi_bytes_received && info->tcpi_last_data_recv < info->tcpi_last_data_sent;
+    /* Of a connection that was never written to the kernel says as "last sent" when it was made: in the tick
+     * in which its request came, too. */
+    return info->tcpi_bytes_received && (silent || info->tcpi_last_data_recv < info->tcpi_last_data_sent);
 }
 
 static int take_connection(struct diag *diag, const struct nlmsghdr *header)
 {
     const struct inet_diag_msg *message = NLMSG_DATA(header);
-    const struct port *port = find_port(diag, ntohs(message->id.idiag_sport));
+    uint8_t protocol = diag->protocols[ntohs(message->id.idiag_sport)];
     size_t size = 0;
     const struct tcp_info *kernel = tcp_info_of(header, message, &size);
     /* Without an inode nobody holds it: it waits to be accepted, or the kernel is ending it by itself. */
-    if (!port || !kernel || !message->idiag_inode)
+    if (!protocol || !kernel || !message->idiag_inode)
         return 0;
     struct tcp_info info = {.tcpi_state = 0}; /* an older kernel's is shorter */
     memcpy(&info, kernel, size < sizeof info ? size : sizeof info);
@@ -219,7 +224,7 @@ static int take_connection(struct diag *diag, const struct nlmsghdr *header)
     uint32_t fin_sent =
         message->idiag_state == STATE_ESTABLISHED || message->idiag_state == STATE_CLOSE_WAIT ? 0 : 1;
     diag->found[diag->found_count++] = (struct found){.inode = message->idiag_inode,
-        .busy = is_busy(message, &info, port->protocol),
+        .busy = is_busy(message, &info, (enum inflight_protocol)(protocol - 1)),
         .unread = message->idiag_rqueue > fin_read,
         .unsent = message->idiag_wqueue > fin_sent,
         .used = info.tcpi_bytes_acked || info.tcpi_bytes_received,

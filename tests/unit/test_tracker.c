@@ -467,9 +467,7 @@ static void sock_diag_finds_a_request_that_waits_for_its_answer(void **state)
     seen(world, &look);
     assert_int_equal(look.connections, 1);
     assert_int_equal(look.busy, 0);
-    /* The kernel's clock has ticks: a request within the tick of the connection's birth can't be told. */
-    struct timespec tick = {.tv_nsec = 20000000};
-    nanosleep(&tick, NULL);
+    /* Within the tick of the kernel's clock in which the connection was made. */
     send_bytes(client, "ab");
     tell(world, "r");
     seen(world, &look);
@@ -478,6 +476,8 @@ static void sock_diag_finds_a_request_that_waits_for_its_answer(void **state)
     seen(world, &look);
     assert_int_equal(look.unread, 0);
     assert_int_equal(look.busy, 1);
+    /* An answer must be of another tick than its request. */
+    struct timespec tick = {.tv_nsec = 20000000};
     nanosleep(&tick, NULL);
     tell(world, "w");
     int64_t deadline = now_ms() + DEADLINE_MS;
@@ -489,6 +489,22 @@ static void sock_diag_finds_a_request_that_waits_for_its_answer(void **state)
     tell(world, "c");
     seen(world, &look);
     assert_int_equal(look.connections, 0);
+    close(client);
+}
+
+static void sock_diag_knows_the_connections_of_a_listener_that_is_gone(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    tracker_drain(world->tracker, world->slot);
+    int client = connect_client(world);
+    tell(world, "a");
+    send_bytes(client, "a");
+    tell(world, "r");
+    tracker_unlisten(world->tracker, TAG);
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.busy, 1);
     close(client);
 }
 
@@ -575,6 +591,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_later_master_goes_on_counting, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             sock_diag_finds_a_request_that_waits_for_its_answer, set_up_diag, tear_down),
+        cmocka_unit_test_setup_teardown(
+            sock_diag_knows_the_connections_of_a_listener_that_is_gone, set_up_diag, tear_down),
         cmocka_unit_test(what_the_host_refuses_is_named_and_the_other_tracker_used),
     };
     return cmocka_run_group_tests_name("tracker", tests, NULL, NULL);
