@@ -31,7 +31,7 @@ static void keeper_is_lost(struct master *master, const struct error *why)
         event_del(master->keeper_read);
     if (master->keeper_write)
         event_del(master->keeper_write);
-    struct timeval interval = {.tv_usec = ORPHANED_INTERVAL_MS * 1000};
+    struct timeval interval = {.tv_usec = ORPHANED_INTERVAL_MS * 1000L};
     master->orphaned = event_new(master->base, -1, EV_PERSIST, on_orphaned, master);
     if (master->orphaned)
         event_add(master->orphaned, &interval);

@@ -7,6 +7,7 @@
 #include "master/requests.h"
 #include "master/tracking.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -184,10 +185,10 @@ static unsigned count_draining(const struct service *service)
 static void do_start(struct service *service)
 {
     struct error error = {.code = 0};
-    struct generation *generation;
+    struct generation *generation = NULL;
     service->upgrade_started_at_ms = clock_realtime_ms();
     service->upgrade_started_ms = clock_monotonic_ms();
-    if (make_generation(service, service->master->config, &generation, &error) < 0 ||
+    if (make_generation(service, service->master->config, &generation, &error) < 0 || !generation ||
         (generation_scale(generation) < 0 && error_set(&error, ENOMEM, BLAME_OURS, "out of memory"))) {
         carry_out(service, UPGRADE_FAILED, &error);
         return;
@@ -231,6 +232,7 @@ static void do_switch(struct service *service)
 
 static void do_abort(struct service *service, const struct error *why)
 {
+    assert(why);
     struct generation *starting = service_generation(service, GENERATION_STARTING);
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     uint64_t id = starting ? starting->id : service->last_generation + 1;

@@ -146,7 +146,7 @@ static void on_notify(evutil_socket_t fd, short what, void *ctx)
     struct worker *worker = ctx;
     for (int i = 0; i < 16; i++) {
         char data[NOTIFY_MESSAGE_MAX];
-        struct ucred sender;
+        struct ucred sender = {.pid = 0};
         int flags = 0;
         ssize_t n = receive(fd, data, sizeof data, &sender, &flags);
         if (n < 0)
@@ -243,7 +243,7 @@ static void on_einhorn(evutil_socket_t fd, short what, void *ctx)
     CLEANUP_FD int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (client < 0)
         return;
-    struct ucred sender;
+    struct ucred sender = {.pid = 0};
     socklen_t length = sizeof sender;
     if (getsockopt(client, SOL_SOCKET, SO_PEERCRED, &sender, &length) < 0 || !is_trusted(worker, &sender))
         return;
