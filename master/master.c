@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,8 +142,8 @@ int master_reload(struct master *master, struct error *error)
         return r;
     if (!same_text(config->name, master->config->name) ||
         !same_text(config->admin_path, master->config->admin_path) ||
-        !same_text(config->pid_file, master->config->pid_file))
-        log_event(LOG_WARNING, "name, admin and pid_file change only with a new start");
+        !same_text(config->pid_file, master->config->pid_file) || config->tracker != master->config->tracker)
+        log_event(LOG_WARNING, "name, admin, pid_file and tracker change only with a new start");
     open_log(config);
     config_unref(master->config);
     master->config = config;
@@ -413,6 +414,7 @@ int master_main(int channel_fd, int run_argc, char *const run_argv[])
     struct error error = {.code = 0};
     bool help = false;
     int code = EXIT_OK;
+    prctl(PR_SET_NAME, "gapless-master"); /* executed by descriptor, it would be called by its number */
     (void)!getrandom(&master.random, sizeof master.random, GRND_NONBLOCK);
     master.random |= 1;
     master.base = make_base();

@@ -2,11 +2,8 @@
 #include "master/tracking.h"
 
 #include "master/drain.h"
-#include "master/generation.h"
-#include "master/log.h"
 #include "master/master.h"
-#include "master/service.h"
-#include "master/worker.h"
+#include "master/worker_log.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,10 +23,6 @@ struct tracking {
     int64_t looked_us;     /* when the last look ended */
     int64_t rest_until_us; /* no look before that */
 };
-
-#define WORKER_FIELDS(w)                                                                                     \
-    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
-        LOG_U("worker", (w)->index), LOG_I("pid", (w)->pid)
 
 static void on_ring(evutil_socket_t fd, short what, void *ctx);
 static void on_timer(evutil_socket_t fd, short what, void *ctx);
@@ -177,8 +170,8 @@ void tracking_add_worker(struct tracking *tracking, struct worker *worker)
         return;
     int slot = tracker_begin(tracking->tracker, worker->pidfd, worker->pid, &error);
     if (slot < 0) {
-        log_event(
-            LOG_WARNING, "worker is not tracked", WORKER_FIELDS(worker), LOG_S("reason", error.message));
+        log_event(LOG_WARNING, "worker is not tracked", WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
+            LOG_S("reason", error.message));
         return;
     }
     worker->slot = (unsigned)slot;
@@ -286,7 +279,7 @@ static void judge(void *ctx, struct worker *worker)
     struct drain_step step = decide(round->tracking, worker, round->now_us);
     if (step.verdict == DRAIN_STOP) {
         worker->watched = false;
-        log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker));
+        log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
         worker_stop(worker);
     } else if (!round->next_us || step.look_at_us < round->next_us) {
         round->next_us = step.look_at_us;

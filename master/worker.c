@@ -3,13 +3,11 @@
 
 #include "ipc/fd.h"
 #include "master/activation.h"
-#include "master/generation.h"
-#include "master/log.h"
 #include "master/master.h"
 #include "master/native_count.h"
-#include "master/service.h"
 #include "master/spawn.h"
 #include "master/tracking.h"
+#include "master/worker_log.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -44,10 +42,6 @@ static const struct config_service *settings_of(const struct worker *worker)
 {
     return worker->generation->settings;
 }
-
-#define WORKER_FIELDS(w)                                                                                     \
-    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
-        LOG_U("worker", (w)->index)
 
 static void set_timer(struct worker *worker, int64_t ms)
 {

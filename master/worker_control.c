@@ -9,20 +9,13 @@
 #include "ipc/control.pb-c.h"
 #include "ipc/counters.h"
 #include "ipc/fd.h"
-#include "master/generation.h"
-#include "master/log.h"
 #include "master/master.h"
-#include "master/service.h"
-#include "master/worker.h"
+#include "master/worker_log.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#define WORKER_FIELDS(w)                                                                                     \
-    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
-        LOG_U("worker", (w)->index)
 
 typedef Gapless__Control__Control Control;
 

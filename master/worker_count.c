@@ -7,20 +7,13 @@
  */
 #include "ipc/counters.h"
 #include "ipc/fd.h"
-#include "master/generation.h"
 #include "master/keeper_link.h"
-#include "master/log.h"
 #include "master/master.h"
 #include "master/native_count.h"
-#include "master/service.h"
-#include "master/worker.h"
+#include "master/worker_log.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-
-#define WORKER_FIELDS(w)                                                                                     \
-    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
-        LOG_U("worker", (w)->index)
 
 static void entry_name(const struct worker *worker, char name[32])
 {

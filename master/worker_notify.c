@@ -9,12 +9,9 @@
  */
 #include "ipc/fd.h"
 #include "master/admin_path.h"
-#include "master/generation.h"
-#include "master/log.h"
 #include "master/master.h"
 #include "master/notify.h"
-#include "master/service.h"
-#include "master/worker.h"
+#include "master/worker_log.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,10 +23,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#define WORKER_FIELDS(w)                                                                                     \
-    LOG_S("service", (w)->generation->service->name), LOG_U("generation", (w)->generation->id),              \
-        LOG_U("worker", (w)->index)
 
 static void on_notify(evutil_socket_t fd, short what, void *ctx);
 static void on_einhorn(evutil_socket_t fd, short what, void *ctx);
