@@ -12,6 +12,7 @@
  *       passed         … threads of another process, which gets the connections by SCM_RIGHTS
  *       sendfile       … a thread for each; bodies by sendfile(2)
  *       banner         the server speaks first, BANNER_DELAY_MS after accept (serve.c)
+ *       native         … a thread for each; with libgapless (native.c): TERM comes when it has said done
  *       uring          HTTP by io_uring (uring.c); uring-sqpoll: the kernel's own thread submits
  *
  * The record, RECORD.GENERATION.WORKER, is a file of the structure below, written in place by all threads and
@@ -41,11 +42,18 @@ extern struct exact_record *exact_record;
 
 uint64_t exact_now_ns(void);
 
+/* The first byte of a request was read; its answer's last was written, or its connection has failed. */
+void exact_request_begun(void);
+void exact_request_ended(void);
+
 /* Each serves one accepted connection to its end and closes it. */
 void exact_serve_http(int fd, bool sendfile);
 void exact_serve_banner(int fd, long delay_ms);
 
-/* Serves a listener for ever, with io_uring alone. Does not return; exits with 77 where the kernel has none.
+/* Serves the first listener for ever. */
+void exact_serve_native(void (*accept_one)(int listener));
+
+/* Serves listeners for ever, with io_uring alone. Does not return; exits with 77 where the kernel has none.
  */
 void exact_serve_uring(const int *listeners, unsigned count, bool sqpoll, void (*ready)(void));
 

@@ -27,12 +27,12 @@
 static struct exact_record unrecorded;
 struct exact_record *exact_record = &unrecorded;
 
-enum mode { THREADS, PROCESSES, PASSED, SENDFILE, BANNER, URING, URING_SQPOLL, MODE_COUNT };
+enum mode { THREADS, PROCESSES, PASSED, SENDFILE, BANNER, NATIVE, URING, URING_SQPOLL, MODE_COUNT };
 
 static long banner_delay_ms;
 
 static const char *const mode_names[MODE_COUNT] = {
-    "threads", "processes", "passed", "sendfile", "banner", "uring", "uring-sqpoll"};
+    "threads", "processes", "passed", "sendfile", "banner", "native", "uring", "uring-sqpoll"};
 
 uint64_t exact_now_ns(void)
 {
@@ -219,6 +219,11 @@ static void accept_one(enum mode mode, int listener)
         serve_in_thread(mode, fd);
 }
 
+static void accept_native(int listener)
+{
+    accept_one(NATIVE, listener);
+}
+
 /* Until USR2 comes: then the listeners are closed, and what was accepted goes on. */
 static void accept_all(enum mode mode, unsigned count)
 {
@@ -260,15 +265,20 @@ static enum mode parse_mode(const char *name)
     errx(64, "no mode %s", name);
 }
 
-int main(int argc, char *argv[])
+static unsigned count_listeners(void)
 {
     const char *listeners = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
-    if (argc < 2 || argc > 4)
-        errx(64, "usage: exact MODE [RECORD [BANNER_DELAY_MS]], with LISTEN_FDS");
-    enum mode mode = parse_mode(argv[1]);
     int count = listeners && pid && atoi(pid) == getpid() ? atoi(listeners) : 0;
     if (count < 1 || count > LISTENER_MAX)
         errx(64, "LISTEN_FDS: 1 to %d sockets are needed", LISTENER_MAX);
+    return (unsigned)count;
+}
+
+int main(int argc, char *argv[])
+{
+    if (argc < 2 || argc > 4)
+        errx(64, "usage: exact MODE [RECORD [BANNER_DELAY_MS]], with LISTEN_FDS");
+    enum mode mode = parse_mode(argv[1]);
     if (argc > 2)
         open_record(argv[2]);
     if (argc > 3)
@@ -277,10 +287,13 @@ int main(int argc, char *argv[])
     sigaction(SIGTERM, &term, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_IGN);
+    if (mode == NATIVE)
+        exact_serve_native(accept_native);
+    unsigned count = count_listeners();
     int fds[LISTENER_MAX];
-    for (int i = 0; i < count; i++)
-        fds[i] = LISTENER_FIRST + i;
+    for (unsigned i = 0; i < count; i++)
+        fds[i] = LISTENER_FIRST + (int)i;
     if (mode == URING || mode == URING_SQPOLL)
-        exact_serve_uring(fds, (unsigned)count, mode == URING_SQPOLL, say_ready);
-    accept_all(mode, (unsigned)count);
+        exact_serve_uring(fds, count, mode == URING_SQPOLL, say_ready);
+    accept_all(mode, count);
 }

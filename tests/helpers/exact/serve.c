@@ -105,7 +105,7 @@ static size_t read_until(struct peer *peer, const char *end)
         const char *found = memmem(peer->buffer, peer->used, end, strlen(end));
         if (peer->used > 0 && !peer->begun) {
             peer->begun = true;
-            exact_record->in_progress++;
+            exact_request_begun();
         }
         if (found)
             return (size_t)(found - peer->buffer) + strlen(end);
@@ -129,7 +129,7 @@ static void drop(struct peer *peer, size_t size)
 static void no_longer_owed(struct peer *peer)
 {
     if (peer->begun)
-        exact_record->in_progress--;
+        exact_request_ended();
     peer->begun = false;
 }
 
