@@ -92,6 +92,10 @@ class ControlChannelTest(harness.TestCase):
                 bad = self.gapless.upgrade_by_hup()
                 if reason:
                     self.gapless.log.wait(reason, after=mark, generation=bad)
+                if reason or name == "close-channel":
+                    # Neither the master nor the keeper holds an end of the two channels any more.
+                    harness.wait_until(lambda: all(count <= self.before[each] - 2 for each, count in self.counts().items()),
+                                       lambda: f"fewer descriptors than {self.before}: {self.counts()}")
                 workers = self.gapless.worker_pids()
                 self.hello("good")
                 good = self.gapless.upgrade_by_hup()
