@@ -297,8 +297,8 @@ void http_free(struct gapless_http *h)
     /* They live on, and nobody counts their ends. */
     if (h->connections)
         event_miss_counts(h->e, ALL_COUNTS);
-    while (h->connections) {
-        struct connection *c = h->connections;
+    for (struct connection *c = h->connections, *next; c; c = next) {
+        next = c->next;
         if (c->evcon && !has_ended(c)) {
             evhttp_connection_set_closecb(c->evcon, c->close_cb, c->close_cb_arg);
             if (c->answering)

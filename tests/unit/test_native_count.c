@@ -183,7 +183,7 @@ static void the_worker_cannot_take_the_memory_away(void **state)
     page->kinds = ALL_KINDS;
     assert_int_equal(ftruncate(fd, 0), -1);
     assert_int_equal(errno, EPERM);
-    assert_int_equal(ftruncate(fd, 2 * COUNTERS_PAGE), -1);
+    assert_int_equal(ftruncate(fd, (off_t)2 * COUNTERS_PAGE), -1);
     assert_int_equal(fallocate(fd, 0, COUNTERS_PAGE, COUNTERS_PAGE), -1);
     assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
     assert_true(numbers().has_requests);
