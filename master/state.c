@@ -47,6 +47,7 @@ static void save_worker(const struct worker *worker, Gapless__State__Worker *ret
     ret->slot = worker->slot;
     ret->tracked = worker->tracked;
     ret->counted = worker->counted;
+    ret->handed_off = handoff_done(&worker->handoff);
 }
 
 static void save_generation(
@@ -305,6 +306,17 @@ static int restore_listeners(struct service *service, struct generation *generat
     return 0;
 }
 
+/* Of a hand-off that was not finished the first batch counts as under way: its acknowledgement may come yet.
+ */
+static void restore_handoff(struct worker *worker, bool done)
+{
+    struct handoff *handoff = &worker->handoff;
+    unsigned first, count;
+    handoff_init(handoff, (unsigned)worker->generation->settings->listener_count);
+    while (handoff_next(handoff, &first, &count) && done)
+        handoff_acknowledge(handoff, handoff->batch, count, NULL);
+}
+
 static int restore_worker(
     struct generation *generation, const Gapless__State__Worker *from, struct error *error)
 {
@@ -340,7 +352,7 @@ static int restore_worker(
     worker->tracked = from->tracked;
     worker->counted = from->counted;
     if (entry) {
-        handoff_init(&worker->handoff, 0);
+        restore_handoff(worker, from->handed_off);
         worker_resume(worker, (enum worker_state)from->state);
         worker->restored_exit = entry->exited;
         worker->restored_status = entry->wait_status;

@@ -382,6 +382,11 @@ static void drain_ready(struct worker *worker)
     tracking_drain(master_of(worker)->tracking, worker, !native && signal);
 }
 
+void worker_drain_silent(struct worker *worker)
+{
+    tracking_drain(master_of(worker)->tracking, worker, true);
+}
+
 void worker_drain(struct worker *worker)
 {
     switch (worker->state) {

@@ -121,6 +121,10 @@ void worker_free(struct worker *worker);
  * further. */
 void worker_drain(struct worker *worker);
 
+/* A native worker that drains can't say any more when it is done: the tracker finds out, else the timeout
+ * ends it. */
+void worker_drain_silent(struct worker *worker);
+
 /* The stop signal now; SIGKILL now. Do nothing when it is that far already. */
 void worker_stop(struct worker *worker);
 void worker_kill(struct worker *worker);

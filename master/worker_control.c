@@ -77,7 +77,7 @@ static void cut_off(struct worker *worker, const struct error *why)
         error_prefix(&error, "worker %u was cut off", worker->index);
         worker_fail(worker, &error);
     } else if (worker->state == WORKER_DRAINING) {
-        worker_stop(worker);
+        worker_drain_silent(worker);
     }
 }
 
@@ -194,6 +194,7 @@ static int take_acknowledge(
     if (!worker->native)
         return error_set(error, EPROTO, BLAME_PEER, "it acknowledged listeners before hello");
     int r = handoff_acknowledge(&worker->handoff, acknowledge->batch, acknowledge->received, error);
+    master_changed(worker->generation->service->master);
     return r < 0 ? r : send_listeners(worker, error);
 }
 
@@ -246,6 +247,8 @@ static void closed(struct worker *worker)
         error_set(&error, ECONNRESET, BLAME_PEER, "worker %u closed its control channel before it was ready",
             worker->index);
         worker_fail(worker, &error);
+    } else if (native && worker->state == WORKER_DRAINING && !worker->done) {
+        worker_drain_silent(worker);
     }
 }
 
