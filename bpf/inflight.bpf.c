@@ -264,8 +264,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
     return 0;
 }
 
-static __always_inline void look_at_pending(
-    struct inflight_connection *connection, bool accepted, bool unread)
+static __always_inline void look_at_pending(struct inflight_connection *connection, bool accepted)
 {
     __u32 tag = connection->tag;
     struct inflight_pending *pending = bpf_map_lookup_elem(&pendings, &tag);
@@ -275,10 +274,6 @@ static __always_inline void look_at_pending(
         pending->accepted++;
     else
         pending->queued++;
-    if (accepted && unread)
-        pending->unread++;
-    if (accepted && connection->protocol != INFLIGHT_HTTP1)
-        pending->owed++;
 }
 
 static __always_inline void look_at_connection(
@@ -323,7 +318,7 @@ int look(struct bpf_iter__tcp *ctx)
     __u32 slot = INFLIGHT_WORD_SLOT(word);
     if (!slot) {
         if (INFLIGHT_WORD_STATE(word) != INFLIGHT_CLOSED)
-            look_at_pending(connection, held, unread != 0);
+            look_at_pending(connection, held);
         return 0;
     }
     /* What the process has closed, the kernel ends by itself: also when the process is gone. */

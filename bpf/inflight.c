@@ -414,11 +414,12 @@ static int look_once(struct inflight *inflight, struct error *error)
     return r;
 }
 
-/* Accepted by somebody, who can't be told yet, and owed something: bytes to be read, or the first word. */
+/* Accepted by somebody, who can't be told yet: it may be owed something, and if not it is idle and has its
+ * grace. */
 static bool has_unclaimed(const struct inflight *inflight)
 {
     for (unsigned tag = 1; tag < INFLIGHT_TAGS; tag++)
-        if (inflight->pendings[tag].unread || inflight->pendings[tag].owed)
+        if (inflight->pendings[tag].accepted)
             return true;
     return false;
 }

@@ -85,10 +85,8 @@ _Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
 struct inflight_pending {
     __u64 queued;   /* in the accept queue */
     __u64 accepted; /* accepted by somebody, nothing read or written */
-    __u64 unread;   /* of these, with bytes to read */
-    __u64 owed;     /* of these, where the server speaks first, or that are busy as long as they are open */
 };
-_Static_assert(sizeof(struct inflight_pending) == 32, "shared with the kernel");
+_Static_assert(sizeof(struct inflight_pending) == 16, "shared with the kernel");
 
 /* On the ring: this slot drains and has nothing in flight any more. */
 struct inflight_event {

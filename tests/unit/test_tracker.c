@@ -404,6 +404,24 @@ static void what_was_accepted_and_not_read_is_found_to_be_its_holders(void **sta
     close(client);
 }
 
+static void what_was_accepted_and_is_silent_is_idle(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    tracker_drain(world->tracker, world->slot);
+    int client = connect_client(world);
+    tell(world, "a");
+    expect(world, 0, 0, 0);
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.unread, 0);
+    assert_int_equal(look.busy, 0);
+    expect(world, 1, 0, 0);
+    tell(world, "c");
+    expect(world, 0, 0, 0);
+    close(client);
+}
+
 static void a_server_that_speaks_first_owes_its_first_word(void **state)
 {
     struct world *world = *state;
@@ -583,6 +601,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_draining_worker_is_told_of_when_nothing_is_in_flight, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(a_look_finds_what_no_event_tells, set_up_ebpf, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_accepted_and_is_silent_is_idle, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             what_was_accepted_and_not_read_is_found_to_be_its_holders, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
