@@ -10,6 +10,7 @@ GAPLESS_TEST_DOWNLOAD_S: how long the slow downloads take (8 s, or 3; in the ful
 """
 
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -198,6 +199,7 @@ class Drain:
         self.addCleanup(client.close)
         self.record().wait("accepted", lambda value: value == 1)
         os.kill(old, signal.SIGSTOP)
+        harness.wait_until(lambda: self.all_stopped(old), "every thread to be stopped")
         client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         gapless.hup()
         harness.wait_until(lambda: gapless.generation() == 2, "the switch")
@@ -207,6 +209,11 @@ class Drain:
         self.assertEqual(harness.read_answer(client), (200, "ok\n"))
         self.stopped()
         self.assert_stopped_by_the_drain(gapless)
+
+    @staticmethod
+    def all_stopped(pid):
+        tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def test_request_of_a_process_that_the_worker_forked(self):
         gapless = self.run_exact("--drain-idle-grace", "0", mode="processes")
