@@ -85,7 +85,7 @@ class Pid1Test(harness.TestCase):
     def test_term_drains_ends_with_0_and_no_process_remains(self):
         container = self.contain(*self.listen, "-n", "2", "--", self.hello("one"))
         with harness.connect(("127.0.0.1", self.port)) as client:
-            client.sendall(b"GET /slow?ms=1000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET /slow?ms=2000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
             harness.wait_until(lambda: any(harness.established(self.port, pid) for pid in container.inside()),
                                "the request to be accepted")
             self.assertEqual(container.terminate(), 0)
