@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Counts what tools/test and tools/compat ran: summary.py CHECKS BUILD_DIRECTORY…
+"""Counts what tools/test and tools/compat ran: summary.py CHECKS BUILD_DIRECTORY/meson-logs/NAME…
 
-CHECKS has a line `ok NAME` or `fail NAME` for each step that is no meson test. For each build directory meson's logs are
-read: testlog.junit.xml has the cases of each test, testlog.json how the whole test ended, so that a program that died
-between two cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed
-and something passed.
+CHECKS has a line `ok NAME` or `fail NAME` for each step that is no meson test. NAME is meson's --logbase ("testlog"):
+NAME.junit.xml has the cases of each test, NAME.json how the whole test ended, so that a program that died between two
+cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed and
+something passed.
 """
 
 import json
@@ -30,15 +30,16 @@ class Count:
             else:
                 self.failed.append(name)
 
-    def add_build(self, directory):
-        logs = directory / "meson-logs"
-        if not (logs / "testlog.json").exists():
-            self.failed.append(f"{directory.name}: meson ran no test")
+    def add_run(self, base):
+        build = base.parent.parent.name
+        junit, results = base.with_name(base.name + ".junit.xml"), base.with_name(base.name + ".json")
+        if not junit.exists() or not results.exists():
+            self.failed.append(f"{build}: meson left no log {base}")
             return
-        cases = self._cases(logs / "testlog.junit.xml")
-        for line in (logs / "testlog.json").read_text().splitlines():
+        cases = self._cases(junit)
+        for line in results.read_text().splitlines():
             run = json.loads(line)
-            label = f"{directory.name}: {run['name'].rpartition(' / ')[2]}"
+            label = f"{build}: {run['name'].rpartition(' / ')[2]}"
             bad = 0
             for case, result, reason in cases.get(run["name"], []):
                 if result == "passed":
@@ -71,8 +72,8 @@ class Count:
 def main():
     count = Count()
     count.add_checks(pathlib.Path(sys.argv[1]))
-    for directory in sys.argv[2:]:
-        count.add_build(pathlib.Path(directory))
+    for base in sys.argv[2:]:
+        count.add_run(pathlib.Path(base))
     for name in count.skipped:
         print(f"skipped  {name}")
     for name in count.failed:
