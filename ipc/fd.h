@@ -2,14 +2,14 @@
 /*
  * Owned descriptors: closing exactly once, handing over visibly, and lists that travel with a packet.
  *
- * A descriptor passed by value is lent; a pointer to one (`int *`) is given: the callee takes it and leaves -1.
- * All descriptors that this project makes are close-on-exec.
+ * A descriptor passed by value is lent; a pointer to one (`int *`) is given: the callee takes it and leaves
+ * -1. All descriptors that this project makes are close-on-exec.
  */
 #ifndef GAPLESS_IPC_FD_H
 #define GAPLESS_IPC_FD_H
 
-/* The most descriptors that one packet carries. The kernel allows 253 (SCM_MAX_FD), but a receiver near its limit
- * silently gets fewer (MSG_CTRUNC), so batches are small and acknowledged. */
+/* The most descriptors that one packet carries. The kernel allows 253 (SCM_MAX_FD), but a receiver near its
+ * limit silently gets fewer (MSG_CTRUNC), so batches are small and acknowledged. */
 #define FD_LIST_MAX 64
 
 struct fd_list {
@@ -35,7 +35,8 @@ int fd_set_cloexec(int fd, int on);
 /* Appends the given *fd. 0, or -ENOSPC with *fd untouched. */
 int fd_list_add(struct fd_list *list, int *fd);
 
-/* Takes out the descriptor at `index`, leaving -1 in its place (the others keep theirs); -1 if there is none. */
+/* Takes out the descriptor at `index`, leaving -1 in its place (the others keep theirs); -1 if there is none.
+ */
 int fd_list_take(struct fd_list *list, unsigned index);
 
 /* Closes all that is left and empties the list. NULL is allowed. */

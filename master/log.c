@@ -44,8 +44,8 @@ void log_open(bool json)
     if (output.opened)
         return;
     output.opened = true;
-    /* A pipe or a terminal may block. (A file doesn't, and opened again it would have an offset of its own, at which it
-     * would write over what the workers write.) */
+    /* A pipe or a terminal may block. (A file doesn't, and opened again it would have an offset of its own,
+     * at which it would write over what the workers write.) */
     struct stat st;
     if (fstat(STDERR_FILENO, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
         return;

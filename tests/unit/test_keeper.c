@@ -119,6 +119,7 @@ static void a_put_or_drop_closes_what_the_name_held(void **state)
 {
     struct world *world = *state;
     world_begin(world);
+    expect_nothing_but_a_signal(world); /* it has heard that the master serves, and opened its log */
     unsigned before = world_count_fds(world->keeper);
     for (unsigned i = 0; i < 5; i++)
         world_ask(world, "put state");
