@@ -16,7 +16,7 @@ import unittest
 import harness
 
 FIELDS = ("accepted", "open", "requests", "answers", "in_progress", "last_write_ns", "drain_signal_ns", "stop_signal_ns",
-          "cut")
+          "cut", "write_begun_ns")
 CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
 NUMBERS = ("connections", "in_flight", "requests", "bytes_in", "bytes_out")
 

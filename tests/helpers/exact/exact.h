@@ -36,6 +36,7 @@ struct exact_record {
     _Atomic uint64_t drain_signal_ns; /* USR2 came */
     _Atomic uint64_t stop_signal_ns;  /* TERM came */
     _Atomic uint64_t cut;             /* in_progress at that moment */
+    _Atomic uint64_t write_begun_ns;  /* before the last write, sendfile and io_uring aside */
 };
 
 extern struct exact_record *exact_record;

@@ -46,6 +46,7 @@ static void pause_ms(long ms)
 static bool write_all(int fd, const char *data, size_t size)
 {
     while (size > 0) {
+        exact_record->write_begun_ns = exact_now_ns();
         ssize_t n = send(fd, data, size, 0);
         if (n < 0 && errno == EINTR)
             continue;
