@@ -292,68 +292,69 @@ static __always_inline void look_at_connection(
         seen->oldest_busy_ns = connection->busy_since_ns;
 }
 
-/* Linux 5.8 (iter/tcp 5.9). The last look: what no tracepoint tells. */
-SEC("iter/tcp")
-int look(struct bpf_iter__tcp *ctx)
+/* A FIN takes a sequence number of its own, which is no byte to read or send. */
+static __always_inline void look_at_tcp(struct tcp_sock *tcp, int state, bool *ret_unread, bool *ret_unsent)
 {
-    struct sock_common *common = ctx->sk_common;
-    if (!common)
-        return 0;
-    struct tcp_sock *tcp = bpf_skc_to_tcp_sock(common);
-    if (!tcp || common->skc_state == TCP_LISTEN)
-        return 0;
-    struct sock *sk = &tcp->inet_conn.icsk_inet.sk;
-    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
-    if (!connection)
-        return 0;
-    int state = common->skc_state;
-    /* A FIN takes a sequence number of its own, which is no byte to read or send. */
     __u32 unread = tcp->rcv_nxt - tcp->copied_seq, unsent = tcp->write_seq - tcp->snd_una;
     if (unread && (state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING))
         unread--;
     if (unsent && (state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK || state == TCP_CLOSING))
         unsent--;
-    bool held = sk->sk_socket != 0;
+    *ret_unread = unread != 0;
+    *ret_unsent = unsent != 0;
+}
+
+static __always_inline void note_unix_listener(struct sock *sk, struct inflight_connection *connection)
+{
+    struct unix_sock *unix_sk = bpf_skc_to_unix_sock(sk);
+    if (!unix_sk)
+        return;
+    struct inflight_unix_listener listener = {.tag = connection->tag, .protocol = connection->protocol};
+    __u64 address = (__u64)unix_sk->addr;
+    bpf_map_update_elem(&unix_listeners, &address, &listener, BPF_ANY);
+}
+
+/* Linux 5.9. The last look: what no tracepoint tells. It passes over the sockets that have a storage in our
+ * map, not over all sockets of the machine as iter/tcp does: with a large host's hash table alone that takes
+ * tens of milliseconds. */
+SEC("iter/bpf_sk_storage_map")
+int look(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+    struct sock *sk = ctx->sk;
+    struct inflight_connection *connection = ctx->value;
+    if (!sk || !connection)
+        return 0;
+    int state = sk->__sk_common.skc_state;
+    if (state == TCP_LISTEN) {
+        /* Set from user space by descriptor; only here is the address of a Unix listener's name to be had. */
+        if (connection->is_unix)
+            note_unix_listener(sk, connection);
+        return 0;
+    }
     __u64 word = connection->word;
     __u32 slot = INFLIGHT_WORD_SLOT(word);
+    bool held = sk->sk_socket != 0, busy = INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY;
     if (!slot) {
         if (INFLIGHT_WORD_STATE(word) != INFLIGHT_CLOSED)
             look_at_pending(connection, held);
         return 0;
     }
     /* What the process has closed, the kernel ends by itself: also when the process is gone. */
-    if (held)
-        look_at_connection(
-            connection, slot, INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY, unread != 0, unsent != 0);
-    return 0;
-}
-
-/* Linux 5.15. The same for Unix sockets. What was written to one is with the client already, also if the
- * worker dies. */
-SEC("iter/unix")
-int look_unix(struct bpf_iter__unix *ctx)
-{
-    struct unix_sock *unix_sk = ctx->unix_sk;
-    if (!unix_sk)
+    if (!held)
         return 0;
-    struct sock *sk = &unix_sk->sk;
-    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
-    if (!connection)
-        return 0;
-    if (sk->__sk_common.skc_state == TCP_LISTEN) {
-        /* Set from user space by descriptor; only here is the name's address to be had. */
-        struct inflight_unix_listener listener = {.tag = connection->tag, .protocol = connection->protocol};
-        __u64 address = (__u64)unix_sk->addr;
-        bpf_map_update_elem(&unix_listeners, &address, &listener, BPF_ANY);
-        return 0;
+    bool unread = false, unsent = false;
+    if (connection->is_unix) {
+        /* What was written to a Unix socket is with the client already; one that has shut down hears no
+         * answer. */
+        bool can_answer = !(sk->sk_shutdown & SEND_SHUTDOWN);
+        unread = can_answer && sk->sk_receive_queue.qlen != 0;
+        busy = busy && can_answer;
+    } else {
+        struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+        if (tcp)
+            look_at_tcp(tcp, state, &unread, &unsent);
     }
-    __u64 word = connection->word;
-    if (!INFLIGHT_WORD_SLOT(word) || !sk->sk_socket)
-        return 0;
-    bool can_answer = !(sk->sk_shutdown & SEND_SHUTDOWN);
-    look_at_connection(connection, INFLIGHT_WORD_SLOT(word),
-        can_answer && INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY,
-        can_answer && sk->sk_receive_queue.qlen != 0, false);
+    look_at_connection(connection, slot, busy, unread, unsent);
     return 0;
 }
 

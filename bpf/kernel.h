@@ -3,7 +3,7 @@
  * The few kernel types that our programs look into, kept by hand: only the fields that are used, relocated
  * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
  * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, kernel/bpf/task_iter.c,
- * net/ipv4/tcp_ipv4.c,
+ * net/core/bpf_sk_storage.c,
  * include/net/af_unix.h, net/unix/af_unix.c.
  */
 #ifndef GAPLESS_BPF_KERNEL_H
@@ -94,16 +94,13 @@ struct bpf_iter_meta {
     __u64 seq_num;
 };
 
-struct bpf_iter__tcp {
-    struct bpf_iter_meta *meta;
-    struct sock_common *sk_common;
-    unsigned int uid;
-};
+struct bpf_map;
 
-struct bpf_iter__unix {
+struct bpf_iter__bpf_sk_storage_map {
     struct bpf_iter_meta *meta;
-    struct unix_sock *unix_sk;
-    unsigned int uid;
+    struct bpf_map *map;
+    struct sock *sk;
+    void *value;
 };
 
 struct bpf_iter__task_file {
