@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /* include/net/tcp_states.h */
@@ -65,11 +66,19 @@ struct diag {
     pid_t pids[INFLIGHT_SLOTS]; /* leader of the worker's process group; 0: the slot is free */
     bool draining[INFLIGHT_SLOTS];
     struct tracker_look looks[INFLIGHT_SLOTS];
+    int64_t looked_at_us; /* CLOCK_MONOTONIC */
     unsigned highest_slot;
     struct found *found;
     size_t found_count;
     size_t found_room;
 };
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
 static int diag_open(tracker_fault *fault, void **ret_state, struct error *error)
 {
@@ -381,13 +390,17 @@ static int diag_look(void *state, struct error *error)
         r = dump(diag, AF_INET6, error);
     if (r < 0)
         return r;
+    diag->looked_at_us = now_us();
     qsort(diag->found, diag->found_count, sizeof *diag->found, by_inode);
     return look_at_processes(diag, error);
 }
 
 static void diag_seen(const void *state, unsigned slot, struct tracker_look *ret_look)
 {
-    *ret_look = ((const struct diag *)state)->looks[slot];
+    const struct diag *diag = state;
+    *ret_look = diag->looks[slot];
+    if (ret_look->last_write_us_ago >= 0)
+        ret_look->last_write_us_ago += now_us() - diag->looked_at_us;
 }
 
 const struct tracker_backend tracker_backend_diag = {.name = "sock_diag",

@@ -31,7 +31,6 @@ enum kept {
     KEPT_PENDINGS,
     KEPT_EVENTS,
     KEPT_LOOK, /* the iterators' links */
-    KEPT_LOOK_UNIX,
     KEPT_CLAIM,
     KEPT_STATE_CHANGED,
     KEPT_BYTES_READ,
@@ -47,7 +46,6 @@ struct inflight {
     struct inflight_look *looks;
     struct inflight_pending *pendings;
     struct ring_buffer *ring;
-    bool has_unix;         /* a Unix listener is or was tracked */
     unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
     int64_t looked_at_ns;
     bool missed; /* a program was skipped: the counts are not known any more */
@@ -139,7 +137,6 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
         {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
-        {KEPT_LOOK_UNIX, bpf_link__fd(skeleton->links.look_unix)},
         {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
         {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
@@ -206,12 +203,22 @@ static struct inflight *inflight_new(void)
     return inflight;
 }
 
+/* Its iterator is the map's. */
+static int attach_look(struct inflight_bpf *skeleton)
+{
+    union bpf_iter_link_info info = {.map.map_fd = (__u32)bpf_map__fd(skeleton->maps.connections)};
+    LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof info);
+    skeleton->links.look = bpf_program__attach_iter(skeleton->progs.look, &options);
+    return skeleton->links.look ? 0 : -errno;
+}
+
 static int load(struct inflight_bpf *skeleton, tracker_fault *fault, struct error *error)
 {
     int r = step(fault, "maps");
     if (r < 0)
         return refused(-r, "cannot make the maps", error);
     r = step(fault, "programs");
+    bpf_program__set_autoattach(skeleton->progs.look, false);
     if (r == 0)
         r = inflight_bpf__load(skeleton);
     if (r < 0)
@@ -219,6 +226,8 @@ static int load(struct inflight_bpf *skeleton, tracker_fault *fault, struct erro
     r = step(fault, "attach");
     if (r == 0)
         r = inflight_bpf__attach(skeleton);
+    if (r == 0)
+        r = attach_look(skeleton);
     return r < 0 ? refused(-r, "cannot attach the programs", error) : 0;
 }
 
@@ -318,8 +327,7 @@ static int ebpf_listen(
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
     if (tcp)
         return 0;
-    inflight->has_unix = true;
-    int r = run(inflight->fds[KEPT_LOOK_UNIX], error);
+    int r = run(inflight->fds[KEPT_LOOK], error);
     return r < 0 ? r : 1;
 }
 
@@ -389,6 +397,8 @@ static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers 
     ret->requests = __atomic_load_n(&counts->requests, __ATOMIC_RELAXED);
     ret->bytes_in = __atomic_load_n(&counts->bytes_in, __ATOMIC_RELAXED);
     ret->bytes_out = __atomic_load_n(&counts->bytes_out, __ATOMIC_RELAXED);
+    uint64_t last = __atomic_load_n(&counts->last_write_ns, __ATOMIC_RELAXED);
+    ret->last_write_us_ago = last ? (now_ns() - (int64_t)last) / 1000 : -1;
 }
 
 /* A program that interrupts itself on the same CPU is skipped by the kernel: an event was lost. */
@@ -408,8 +418,6 @@ static int look_once(struct inflight *inflight, struct error *error)
     memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
     memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
     int r = run(inflight->fds[KEPT_LOOK], error);
-    if (r == 0 && inflight->has_unix)
-        r = run(inflight->fds[KEPT_LOOK_UNIX], error);
     inflight->looked_at_ns = now_ns();
     return r;
 }
@@ -439,17 +447,15 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
 {
     const struct inflight *inflight = state;
     const struct inflight_look *look = &inflight->looks[slot];
-    const struct inflight_slot *counts = &inflight->slots[slot];
-    struct tracker_numbers numbers = {.known = false};
+    struct tracker_numbers numbers = {.known = false, .last_write_us_ago = -1};
     ebpf_count(state, slot, &numbers);
     ret->known = numbers.known;
     ret->connections = look->connections;
-    ret->busy = look->busy;
+    /* What was read since the look, too. */
+    ret->busy = look->busy > numbers.in_flight ? look->busy : numbers.in_flight;
     ret->unread = look->unread;
     ret->unsent = look->unsent;
-    uint64_t last = __atomic_load_n(&counts->last_write_ns, __ATOMIC_RELAXED);
-    if (last)
-        ret->last_write_us_ago = (inflight->looked_at_ns - (int64_t)last) / 1000;
+    ret->last_write_us_ago = numbers.last_write_us_ago;
     if (look->oldest_busy_ns)
         ret->oldest_busy_ms = (inflight->looked_at_ns - (int64_t)look->oldest_busy_ns) / 1000000;
 }

@@ -156,7 +156,7 @@ void tracker_drain(struct tracker *tracker, unsigned slot)
 
 void tracker_count(const struct tracker *tracker, unsigned slot, struct tracker_numbers *ret_numbers)
 {
-    *ret_numbers = (struct tracker_numbers){.known = false};
+    *ret_numbers = (struct tracker_numbers){.known = false, .last_write_us_ago = -1};
     if (is_slot(slot) && tracker->backend->count)
         tracker->backend->count(tracker->state, slot, ret_numbers);
 }

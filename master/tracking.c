@@ -9,8 +9,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-/* Looks take at most a quarter of the master's time, however many connections there are. */
+/* Looks take at most a quarter of a processor, however many connections there are. */
 #define LOOK_PAUSE_FACTOR 3
 
 struct tracking {
@@ -21,7 +22,9 @@ struct tracking {
     struct event *timer;
     bool tags[INFLIGHT_TAGS];
     int64_t looked_us;     /* when the last look ended */
+    int64_t look_took_us;  /* … and how long it took */
     int64_t rest_until_us; /* no look before that */
+    bool look_wanted;      /* whatever the counts say */
 };
 
 static void on_ring(evutil_socket_t fd, short what, void *ctx);
@@ -195,24 +198,48 @@ void tracking_remove_worker(struct tracking *tracking, struct worker *worker)
 
 /* ── looks ── */
 
+/* How old a look may be to be judged by. */
+#define FRESH_US 10000
+
+static bool is_fresh(const struct tracking *tracking, int64_t at_us)
+{
+    int64_t most = tracking->look_took_us / 2 > FRESH_US ? tracking->look_took_us / 2 : FRESH_US;
+    return tracking->looked_us && at_us - tracking->looked_us <= most;
+}
+
+/* When to begin a look that is to be over, and still fresh, at a time. */
+static int64_t look_before_us(const struct tracking *tracking, int64_t at_us)
+{
+    return at_us - tracking->look_took_us - tracking->look_took_us / 4;
+}
+
 static void set_timer(struct tracking *tracking, int64_t at_us)
 {
     int64_t now = clock_monotonic_us();
-    if (at_us < tracking->rest_until_us)
+    if (at_us < tracking->rest_until_us && !is_fresh(tracking, at_us))
         at_us = tracking->rest_until_us;
     int64_t left = at_us > now ? at_us - now : 0;
     struct timeval after = {.tv_sec = left / 1000000, .tv_usec = left % 1000000};
     evtimer_add(tracking->timer, &after);
 }
 
+static int64_t processor_us(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
+}
+
 static bool look(struct tracking *tracking)
 {
     struct error error = {.code = 0};
-    int64_t began = clock_monotonic_us();
+    int64_t began = clock_monotonic_us(), used = processor_us();
     int r = tracker_look(tracking->tracker, &error);
     int64_t ended = clock_monotonic_us();
+    tracking->look_wanted = false;
     tracking->looked_us = ended;
-    tracking->rest_until_us = ended + LOOK_PAUSE_FACTOR * (ended - began);
+    tracking->look_took_us = ended - began;
+    tracking->rest_until_us = ended + LOOK_PAUSE_FACTOR * (processor_us() - used);
     if (r < 0)
         log_event(LOG_WARNING, "the connections can't be looked at", LOG_S("reason", error.message));
     return r == 0;
@@ -225,9 +252,6 @@ static void seen(const struct tracking *tracking, const struct worker *worker, s
         ret_look->known = false;
 }
 
-/* How old a look may be for numbers that only looks tell. */
-#define FRESH_US 10000
-
 void tracking_count(
     struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers)
 {
@@ -238,7 +262,7 @@ void tracking_count(
     if (worker->counted || !ret_numbers->known)
         return;
     struct tracker_look found = {.known = false};
-    if (clock_monotonic_us() - tracking->looked_us < FRESH_US || look(tracking))
+    if (is_fresh(tracking, clock_monotonic_us()) || look(tracking))
         seen(tracking, worker, &found);
     ret_numbers->known = found.known;
     ret_numbers->connections = found.connections;
@@ -246,14 +270,43 @@ void tracking_count(
 }
 
 /* The timeout is the worker's own timer's. */
-static struct drain_step decide(struct tracking *tracking, struct worker *worker, int64_t now_us)
+static struct drain_settings drain_settings(const struct worker *worker)
 {
     const struct config_service *settings = worker->generation->settings;
-    struct drain_settings drain = {.quiet_us = settings->drain_quiet_ms * 1000,
+    return (struct drain_settings){.quiet_us = settings->drain_quiet_ms * 1000,
         .idle_grace_us = settings->drain_idle_grace_ms < 0 ? -1 : settings->drain_idle_grace_ms * 1000};
+}
+
+/* By what is counted as it happens, without a look: the time at which one could find it drained, or 0 where
+ * only a look can tell. */
+static int64_t busy_until_us(const struct tracking *tracking, struct worker *worker, int64_t now_us)
+{
+    struct tracker_numbers numbers = {.known = false};
+    if (worker->counted)
+        tracker_count(tracking->tracker, worker->slot, &numbers);
+    if (!numbers.known)
+        return 0;
+    /* Its idle connections are the look's to judge. */
+    struct tracker_look found = {
+        .known = true, .busy = numbers.in_flight, .last_write_us_ago = numbers.last_write_us_ago};
+    struct drain_settings settings = drain_settings(worker);
+    struct drain drain = worker->drain;
+    struct drain_step step = drain_decide(&drain, &settings, &found, now_us);
+    if (step.verdict != DRAIN_WAIT)
+        return 0;
+    int64_t begin_us = look_before_us(tracking, step.look_at_us);
+    if (numbers.in_flight)
+        return step.look_at_us;
+    return begin_us > now_us ? begin_us : 0;
+}
+
+static struct drain_step decide_by_look(
+    const struct tracking *tracking, struct worker *worker, int64_t now_us)
+{
+    struct drain_settings settings = drain_settings(worker);
     struct tracker_look found;
     seen(tracking, worker, &found);
-    return drain_decide(&worker->drain, &drain, &found, now_us);
+    return drain_decide(&worker->drain, &settings, &found, now_us);
 }
 
 /* Calls `each` for the workers that are watched. */
@@ -270,28 +323,58 @@ static void for_each_watched(
 struct round {
     struct tracking *tracking;
     int64_t now_us;
-    int64_t next_us; /* the earliest look that is wanted; 0: none */
+    int64_t next_us; /* the earliest time that is wanted; 0: none */
+    bool look;       /* some worker can't be judged without one */
 };
+
+static void want(struct round *round, int64_t at_us)
+{
+    if (!round->next_us || at_us < round->next_us)
+        round->next_us = at_us;
+}
+
+static void consider(void *ctx, struct worker *worker)
+{
+    struct round *round = ctx;
+    int64_t until_us = busy_until_us(round->tracking, worker, round->now_us);
+    if (until_us) {
+        worker->drain.idle_since_us = -1;
+        want(round, until_us);
+    } else {
+        round->look = true;
+    }
+}
 
 static void judge(void *ctx, struct worker *worker)
 {
     struct round *round = ctx;
-    struct drain_step step = decide(round->tracking, worker, round->now_us);
+    struct drain_step step = decide_by_look(round->tracking, worker, round->now_us);
     if (step.verdict == DRAIN_STOP) {
         worker->watched = false;
         log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
         worker_stop(worker);
-    } else if (!round->next_us || step.look_at_us < round->next_us) {
-        round->next_us = step.look_at_us;
+    } else {
+        want(round, step.look_at_us);
     }
 }
 
+/* A look costs a visit to every connection of the machine: while what is counted says that nobody can be
+ * drained there is none, and the one that decides begins so early that it is over when the quiet is. */
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
 {
     struct tracking *tracking = ctx;
-    look(tracking);
-    struct round round = {.tracking = tracking, .now_us = clock_monotonic_us()};
-    for_each_watched(tracking->master, judge, &round);
+    struct round round = {
+        .tracking = tracking, .now_us = clock_monotonic_us(), .look = tracking->look_wanted};
+    for_each_watched(tracking->master, consider, &round);
+    bool fresh = is_fresh(tracking, round.now_us);
+    if (round.look && !fresh && round.now_us < tracking->rest_until_us) {
+        want(&round, tracking->rest_until_us);
+    } else if (round.look) {
+        if (!fresh)
+            look(tracking);
+        round = (struct round){.tracking = tracking, .now_us = clock_monotonic_us()};
+        for_each_watched(tracking->master, judge, &round);
+    }
     if (round.next_us)
         set_timer(tracking, round.next_us);
 }
@@ -301,7 +384,7 @@ static void note_drained(void *ctx, unsigned slot)
     *(bool *)ctx = true;
 }
 
-/* Nothing is in flight any more in some slot: the look that follows says whether it is drained. */
+/* Nothing is in flight any more in some slot: when its quiet is over a look says whether it is drained. */
 static void on_ring(evutil_socket_t fd, short what, void *ctx)
 {
     struct tracking *tracking = ctx;
@@ -319,8 +402,10 @@ void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch
     tracker_drain(tracking->tracker, worker->slot);
     drain_begin(&worker->drain, now);
     worker->watched = watch_it;
-    if (watch_it)
-        set_timer(tracking, now);
+    if (!watch_it)
+        return;
+    tracking->look_wanted = true; /* it says how long looks take here */
+    set_timer(tracking, now);
 }
 
 static const char *plural(uint64_t n)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """How soon the stop signal comes once nothing is in flight any more, by the server's own clock: 50 upgrades each."""
 
+import pathlib
+import re
 import statistics
 
 import exact
@@ -38,11 +40,22 @@ class PrecisionTest(exact.Server):
                      f"p90 {late[UPGRADES * 9 // 10]:.2f} ms")
         self.assertLessEqual(median, MOST_MS)
 
+    def by_ebpf(self):
+        return self.serve("--tracker", "ebpf", "--drain-signal", "USR2", "--drain-idle-grace", "0",
+                          "--drain-quiet", f"{QUIET_MS}ms", *self.exact("threads"))
+
     @exact.needs_bpf
     def test_stop_signal_comes_when_quiet_is_over(self):
-        gapless = self.serve("--tracker", "ebpf", "--drain-signal", "USR2", "--drain-idle-grace", "0",
-                             "--drain-quiet", f"{QUIET_MS}ms", *self.exact("threads"))
-        self.judge(self.late_ms(gapless, QUIET_MS), f"ebpf, behind {QUIET_MS} ms of quiet")
+        self.judge(self.late_ms(self.by_ebpf(), QUIET_MS), f"ebpf, behind {QUIET_MS} ms of quiet")
+
+    @exact.needs_bpf
+    def test_other_sockets_of_the_machine_do_not_delay_it(self):
+        """A look visits them all, also those in TIME_WAIT, which a busy server leaves behind."""
+        gapless = self.by_ebpf()
+        self.clients("--requests", 300000, "--threads", 64, timeout=120)
+        sockets = int(re.search(r"(?m)^TCP:.* tw (\d+)", pathlib.Path("/proc/net/sockstat").read_text())[1])
+        self.assertGreater(sockets, 20000)
+        self.judge(self.late_ms(gapless, QUIET_MS), f"ebpf, with {sockets} other sockets")
 
     def test_stop_signal_of_a_native_worker_comes_at_once(self):
         gapless = self.serve("--drain-idle-grace", "0", *self.exact("native"))
