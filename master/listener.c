@@ -114,8 +114,8 @@ static int bind_error(int code, const struct listener_spec *spec, struct error *
 {
     switch (code) {
     case EADDRINUSE:
-        return error_set(
-            error, code, BLAME_USER, "cannot bind %s: another process uses this address", spec->text);
+        return error_set(error, code, BLAME_USER,
+            "cannot bind %s: the address is in use, by another process or by another listener", spec->text);
     case EACCES:
         if (spec->family != LISTENER_UNIX && spec->port < 1024)
             return error_set(error, code, BLAME_USER,

@@ -61,13 +61,14 @@ static void waiter_free(struct master *master, struct waiter *waiter)
     free(waiter);
 }
 
-/* The worst code counts, and its reason. */
+/* The worst code counts, and the reasons of all that ended with it. */
 static void settle(struct waiter *waiter, int code, const char *reason)
 {
-    if (code < waiter->code || (code == waiter->code && waiter->reason[0]))
+    if (code < waiter->code)
         return;
+    size_t used = code == waiter->code ? strlen(waiter->reason) : 0;
     waiter->code = code;
-    snprintf(waiter->reason, sizeof waiter->reason, "%s", reason);
+    snprintf(waiter->reason + used, sizeof waiter->reason - used, "%s%s", used ? "; " : "", reason);
 }
 
 static void answer(struct master *master, struct waiter *waiter)

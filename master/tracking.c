@@ -358,7 +358,7 @@ static void judge(void *ctx, struct worker *worker)
     }
 }
 
-/* A look costs a visit to every connection of the machine: while what is counted says that nobody can be
+/* A look visits every connection that is tracked: while what is counted says that nobody can be
  * drained there is none, and the one that decides begins so early that it is over when the quiet is. */
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
 {

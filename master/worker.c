@@ -527,6 +527,7 @@ struct worker *worker_adopt(
     worker->id = id;
     worker->pid = pid;
     worker->executed = true;
+    worker_einhorn_adopt(worker);
     worker->pidfd = fd_list_take(fds, 0);
     worker->notify_fd = fd_list_take(fds, 1);
     int control = fd_list_take(fds, 2);

@@ -165,6 +165,7 @@ bool worker_numbers_native(const struct worker *worker, struct native_numbers *r
 int worker_notify_open(struct worker *worker, struct error *error);
 int worker_notify_watch(struct worker *worker);
 int worker_einhorn_open(struct worker *worker, struct error *error);
+void worker_einhorn_adopt(struct worker *worker);
 void worker_notify_close(struct worker *worker);
 
 #endif

@@ -161,9 +161,11 @@ static void on_notify(evutil_socket_t fd, short what, void *ctx)
 
 /* ── einhorn ── */
 
-int worker_einhorn_open(struct worker *worker, struct error *error)
+/* The socket of the process with that id, in the directory of the admin sockets, which is made where it is
+ * missing. */
+static int einhorn_path(
+    const struct master *master, uint64_t id, char ret_path[ADMIN_PATH_MAX], struct error *error)
 {
-    const struct master *master = worker->generation->service->master;
     struct admin_path_context context;
     char directory[ADMIN_PATH_MAX];
     admin_path_context_get(&context);
@@ -171,10 +173,28 @@ int worker_einhorn_open(struct worker *worker, struct error *error)
     if (r < 0)
         return r;
     mkdir(directory, 0755); /* there already, as a rule; if it can't be made, bind(2) says so */
+    int n = snprintf(ret_path, ADMIN_PATH_MAX, "%s/einhorn-%d-%" PRIu64, directory, master->main_pid, id);
+    return n < ADMIN_PATH_MAX
+               ? 0
+               : error_set(error, ENAMETOOLONG, BLAME_USER, "the path of EINHORN_SOCK_PATH is too long");
+}
+
+/* A later master has nothing but the number to find the socket by. */
+void worker_einhorn_adopt(struct worker *worker)
+{
+    char path[ADMIN_PATH_MAX];
+    if (worker->generation->settings->activation == ACTIVATION_EINHORN &&
+        einhorn_path(worker->generation->service->master, worker->id, path, NULL) == 0)
+        worker->einhorn_path = strdup(path);
+}
+
+int worker_einhorn_open(struct worker *worker, struct error *error)
+{
+    const struct master *master = worker->generation->service->master;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if ((size_t)snprintf(address.sun_path, sizeof address.sun_path, "%s/einhorn-%d-%" PRIu64, directory,
-            master->main_pid, master->last_worker + 1) >= sizeof address.sun_path)
-        return error_set(error, ENAMETOOLONG, BLAME_USER, "the path of EINHORN_SOCK_PATH is too long");
+    int r = einhorn_path(master, master->last_worker + 1, address.sun_path, error);
+    if (r < 0)
+        return r;
     CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot make the einhorn socket");

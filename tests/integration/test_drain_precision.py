@@ -50,7 +50,7 @@ class PrecisionTest(exact.Server):
 
     @exact.needs_bpf
     def test_other_sockets_of_the_machine_do_not_delay_it(self):
-        """A look visits them all, also those in TIME_WAIT, which a busy server leaves behind."""
+        """A busy server leaves many behind in TIME_WAIT."""
         gapless = self.by_ebpf()
         self.clients("--requests", 300000, "--threads", 64, timeout=120)
         sockets = int(re.search(r"(?m)^TCP:.* tw (\d+)", pathlib.Path("/proc/net/sockstat").read_text())[1])
