@@ -344,6 +344,8 @@ int listener_open(const struct listener_spec *spec, uint64_t id, listener_inheri
         listen(listener->fd, spec->backlog < 0 ? INT_MAX : spec->backlog) < 0)
         r = errno == EADDRINUSE ? bind_error(EADDRINUSE, spec, error)
                                 : error_errno(error, errno, BLAME_SYSTEM, "cannot listen on %s", spec->text);
+    if (r == 0 && spec->nonblock && fd_set_nonblocking(listener->fd, 1) < 0)
+        r = error_errno(error, errno, BLAME_SYSTEM, "cannot make %s non-blocking", spec->text);
     if (r == 0 && !(listener->bound = describe(listener->fd)))
         r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     if (r < 0) {

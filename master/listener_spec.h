@@ -13,8 +13,8 @@
  * name)
  *
  * Options: backlog=N, v6only (=yes|no), mode=OCTAL, owner=USER[:GROUP], type=…, device=NAME, freebind,
- * transparent, defer_accept=DURATION, fastopen=N, rcvbuf=SIZE, sndbuf=SIZE, protocol=…. One that doesn't fit
- * the kind of address is an error. docs/listeners.md is the manual.
+ * transparent, nonblock, defer_accept=DURATION, fastopen=N, rcvbuf=SIZE, sndbuf=SIZE, protocol=…. One that
+ * doesn't fit the kind of address is an error. docs/listeners.md is the manual.
  */
 #ifndef GAPLESS_MASTER_LISTENER_SPEC_H
 #define GAPLESS_MASTER_LISTENER_SPEC_H
@@ -43,6 +43,7 @@ struct listener_spec {
     char *owner_group; /* Unix path; NULL: not said */
     char *device;      /* SO_BINDTODEVICE; NULL: none */
     bool freebind;
+    bool nonblock; /* O_NONBLOCK, for all who share the socket */
     bool transparent;
     int defer_accept_s; /* 0: off */
     int fastopen;       /* queue length; 0: off */

@@ -86,6 +86,12 @@ static int set_freebind(struct listener_spec *spec, const char *value, struct er
     return *value ? value_switch(value, &spec->freebind, error) : 0;
 }
 
+static int set_nonblock(struct listener_spec *spec, const char *value, struct error *error)
+{
+    spec->nonblock = true;
+    return *value ? value_switch(value, &spec->nonblock, error) : 0;
+}
+
 static int set_transparent(struct listener_spec *spec, const char *value, struct error *error)
 {
     spec->transparent = true;
@@ -163,6 +169,7 @@ static const struct option options[] = {
     {"device", TCP | UDP, false, set_device},
     {"freebind", TCP | UDP, true, set_freebind},
     {"transparent", TCP | UDP, true, set_transparent},
+    {"nonblock", TCP | UDP | UNIX, true, set_nonblock},
     {"defer_accept", TCP, false, set_defer_accept},
     {"fastopen", TCP, false, set_fastopen},
     {"rcvbuf", TCP | UDP | UNIX, false, set_rcvbuf},

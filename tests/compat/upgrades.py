@@ -26,7 +26,7 @@ class CompatTest(harness.TestCase):
         gapless = self.serve("-c", self.write("gapless.yaml", f"""
 services:
   web:
-    listen: ["tcp=tcp:127.0.0.1:{self.port}", "unix=unix:{self.path}"]
+    listen: ["tcp=tcp:127.0.0.1:{self.port},nonblock", "unix=unix:{self.path},nonblock"]
 {self.service()}
 """))
         target = f"unix:{self.path}" if unix else f"tcp:127.0.0.1:{self.port}"

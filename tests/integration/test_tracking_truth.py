@@ -172,7 +172,7 @@ http {{
 tracker: ebpf
 services:
   web:
-    listen: ["tcp:127.0.0.1:{self.port}"]
+    listen: ["tcp:127.0.0.1:{self.port},nonblock"]
     command: [{NGINX}, -p, {self.logs}, -e, {self.logs}/error.log, -c, {conf}]
     env: {{NGINX: "{{fds:;}}"}}
     ready: {{alive: 1s}}

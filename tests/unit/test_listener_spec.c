@@ -115,7 +115,7 @@ static void parse_defaults_say_that_nothing_was_said(void **state)
     assert_null(spec.owner_user);
     assert_null(spec.owner_group);
     assert_null(spec.device);
-    assert_false(spec.freebind || spec.transparent);
+    assert_false(spec.freebind || spec.transparent || spec.nonblock);
     assert_int_equal(spec.defer_accept_s, 0);
     assert_int_equal(spec.fastopen, 0);
     assert_int_equal(spec.rcvbuf, 0);
@@ -128,14 +128,14 @@ static void parse_defaults_say_that_nothing_was_said(void **state)
 static void parse_reads_every_option(void **state)
 {
     struct listener_spec spec =
-        parse("web=tcp:80,backlog=128,v6only,device=eth0,freebind,transparent=yes,"
+        parse("web=tcp:80,backlog=128,v6only,device=eth0,freebind,transparent=yes,nonblock,"
               "defer_accept=5s,fastopen=16,rcvbuf=64KiB,sndbuf=1M,protocol=server-first");
     assert_string_equal(spec.name, "web");
     assert_int_equal(strncmp(spec.text, "tcp:80,backlog", 14), 0);
     assert_int_equal(spec.backlog, 128);
     assert_int_equal(spec.v6only, 1);
     assert_string_equal(spec.device, "eth0");
-    assert_true(spec.freebind && spec.transparent);
+    assert_true(spec.freebind && spec.transparent && spec.nonblock);
     assert_int_equal(spec.defer_accept_s, 5);
     assert_int_equal(spec.fastopen, 16);
     assert_int_equal(spec.rcvbuf, 65536);
