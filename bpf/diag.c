@@ -329,7 +329,8 @@ static int look_at_process(struct diag *diag, int proc, const char *pid, struct 
         target[n] = 0;
         if (sscanf(target, "socket:[%" SCNu64 "]", &key.inode) != 1)
             continue;
-        const struct found *found = bsearch(&key, diag->found, diag->found_count, sizeof key, by_inode);
+        const struct found *found =
+            diag->found_count ? bsearch(&key, diag->found, diag->found_count, sizeof key, by_inode) : NULL;
         if (found)
             add(look, found);
     }
@@ -391,7 +392,8 @@ static int diag_look(void *state, struct error *error)
     if (r < 0)
         return r;
     diag->looked_at_us = now_us();
-    qsort(diag->found, diag->found_count, sizeof *diag->found, by_inode);
+    if (diag->found_count) /* qsort(3) and bsearch(3) want an array, be it empty */
+        qsort(diag->found, diag->found_count, sizeof *diag->found, by_inode);
     return look_at_processes(diag, error);
 }
 
