@@ -313,6 +313,9 @@ void worker_is_ready(struct worker *worker)
 {
     if (worker->state != WORKER_STARTING)
         return;
+    if (worker->start_event)
+        on_start(worker->start_fd, EV_READ,
+            worker); /* who is ready has been executed, whatever was heard of first */
     set_state(worker, WORKER_READY);
     service_worker_ready(worker);
 }

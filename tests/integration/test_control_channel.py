@@ -48,7 +48,18 @@ class ControlChannelTest(harness.TestCase):
                                   "--ready-timeout", "1s", "--drain-timeout", "500ms", "--stop-grace", "500ms", "--",
                                   self.hello("one"))
         self.processes = {"keeper": self.gapless.keeper_pid(), "master": self.gapless.master_pid()}
-        self.before = self.counts()
+        self.before = self.settled_counts()
+
+    def settled_counts(self):
+        """The counts once they stay the same: what the master has sent the keeper may still be on its way."""
+        seen = []
+
+        def settled():
+            seen.append(self.counts())
+            return len(seen) >= 20 and all(counts == seen[-1] for counts in seen[-20:])
+
+        harness.wait_until(settled, lambda: f"counts that stay the same: {seen[-20:]}")
+        return seen[-1]
 
     def counts(self):
         return {name: len(harness.descriptors(pid)) for name, pid in self.processes.items()}
