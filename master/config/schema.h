@@ -48,6 +48,7 @@ struct config_key {
     const char *path; /* in YAML: "drain.timeout"; NULL: a flag alone */
     const char *flag; /* without "--"; NULL: a key alone */
     char letter;      /* of the short flag; 0: none */
+    bool never;       /* a duration that may be "never" */
     enum config_scope scope;
     enum config_type type;
     size_t offset;
@@ -55,7 +56,6 @@ struct config_key {
     const char *unset;          /* what it means to be unset, for the manual */
     int64_t minimum;            /* of numbers, and of durations in ms */
     int64_t maximum;            /* the same; of lists: the most items; of texts: bytes, 0: PATH_MAX */
-    bool never;                 /* a duration that may be "never" */
     const char *const *choices; /* NULL-terminated */
     const char *argument;       /* what the manual calls the value */
     const char *help;           /* what it does, in a line */
