@@ -186,8 +186,7 @@ static __always_inline void close_connection(struct inflight_connection *connect
 /* Linux 4.16. The end of a connection: the server has closed or shut down its side, so no answer can follow
  * (FIN_WAIT1, LAST_ACK), or it was reset (CLOSE). The client's half-close (CLOSE_WAIT) isn't one: its answer
  * is still owed. */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_changed, struct sock *sk, int from, int to)
+static __always_inline int change_state(struct sock *sk, int from, int to)
 {
     if (from == TCP_LISTEN || (to != TCP_FIN_WAIT1 && to != TCP_LAST_ACK && to != TCP_CLOSE))
         return 0;
@@ -195,6 +194,21 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
     if (connection)
         close_connection(connection);
     return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed, struct sock *sk, int from, int to)
+{
+    return change_state(sk, from, to);
+}
+
+/* Twice: the kernel skips a program that it has interrupted on the same CPU, which happens where packets come
+ * while a process closes or connects (some events in a million, of whatever socket). One of the two is never
+ * under way then, and what the second does again changes nothing. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed_again, struct sock *sk, int from, int to)
+{
+    return change_state(sk, from, to);
 }
 
 /* A connection that a Unix listener of ours has accepted. The kernel copies no storage to it, so it is made

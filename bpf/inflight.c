@@ -33,11 +33,12 @@ enum kept {
     KEPT_LOOK, /* the iterators' links */
     KEPT_CLAIM,
     KEPT_STATE_CHANGED,
+    KEPT_STATE_CHANGED_AGAIN,
     KEPT_BYTES_READ,
     KEPT_BYTES_WRITTEN,
     KEPT_FORKED,
-    KEPT_PROGRAM_FIRST, /* the four programs at tracepoints */
-    KEPT_COUNT = KEPT_PROGRAM_FIRST + 4
+    KEPT_PROGRAM_FIRST, /* those that must not be skipped: three */
+    KEPT_COUNT = KEPT_PROGRAM_FIRST + 3
 };
 
 struct inflight {
@@ -48,7 +49,10 @@ struct inflight {
     struct ring_buffer *ring;
     unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
     int64_t looked_at_ns;
-    bool missed; /* a program was skipped: the counts are not known any more */
+    /* How often a program was skipped, as of the last look, and before a worker was there: what it does since
+     * is not known where the two differ. */
+    uint64_t missed;
+    uint64_t missed_before[INFLIGHT_SLOTS];
     /* During tracker_dispatch(). */
     void (*drained)(void *ctx, unsigned slot);
     void *drained_ctx;
@@ -139,13 +143,13 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
         {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
+        {KEPT_STATE_CHANGED_AGAIN, bpf_link__fd(skeleton->links.state_changed_again)},
         {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
         {KEPT_BYTES_WRITTEN, bpf_link__fd(skeleton->links.bytes_written)},
         {KEPT_FORKED, bpf_link__fd(skeleton->links.forked)},
-        {KEPT_PROGRAM_FIRST, bpf_program__fd(skeleton->progs.state_changed)},
-        {KEPT_PROGRAM_FIRST + 1, bpf_program__fd(skeleton->progs.bytes_read)},
-        {KEPT_PROGRAM_FIRST + 2, bpf_program__fd(skeleton->progs.bytes_written)},
-        {KEPT_PROGRAM_FIRST + 3, bpf_program__fd(skeleton->progs.forked)},
+        {KEPT_PROGRAM_FIRST, bpf_program__fd(skeleton->progs.bytes_read)},
+        {KEPT_PROGRAM_FIRST + 1, bpf_program__fd(skeleton->progs.bytes_written)},
+        {KEPT_PROGRAM_FIRST + 2, bpf_program__fd(skeleton->progs.forked)},
     };
     _Static_assert(sizeof all / sizeof *all == KEPT_COUNT, "every descriptor is kept");
     int r = 0;
@@ -349,10 +353,24 @@ static void ebpf_unlisten(void *state, unsigned tag)
     }
 }
 
+/* How often a program was skipped because one of its kind was under way on the same CPU: events were lost. */
+static uint64_t count_missed(const struct inflight *inflight)
+{
+    uint64_t missed = 0;
+    for (int i = KEPT_PROGRAM_FIRST; i < KEPT_COUNT; i++) {
+        struct bpf_prog_info info = {.type = 0};
+        __u32 size = sizeof info;
+        if (bpf_obj_get_info_by_fd(inflight->fds[i], &info, &size) == 0)
+            missed += info.recursion_misses;
+    }
+    return missed;
+}
+
 static int ebpf_begin(void *state, unsigned slot, int pidfd, pid_t pid, struct error *error)
 {
     struct inflight *inflight = state;
     inflight->slots[slot] = (struct inflight_slot){.connections = 0};
+    inflight->missed = inflight->missed_before[slot] = count_missed(inflight);
     __u32 mark = slot;
     if (bpf_map_update_elem(inflight->fds[KEPT_TASKS], &pidfd, &mark, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot mark process %d", pid);
@@ -388,8 +406,9 @@ static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers 
     const struct inflight_slot *counts = &inflight->slots[slot];
     int64_t connections = __atomic_load_n(&counts->connections, __ATOMIC_RELAXED);
     int64_t in_flight = __atomic_load_n(&counts->in_flight, __ATOMIC_RELAXED);
-    ret->known = !inflight->missed && !__atomic_load_n(&counts->lost, __ATOMIC_RELAXED) &&
-                 !inflight->slots[0].lost && connections >= 0 && in_flight >= 0;
+    ret->known = inflight->missed == inflight->missed_before[slot] &&
+                 !__atomic_load_n(&counts->lost, __ATOMIC_RELAXED) && !inflight->slots[0].lost &&
+                 connections >= 0 && in_flight >= 0;
     if (!ret->known)
         return;
     ret->connections = (uint64_t)connections;
@@ -399,18 +418,6 @@ static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers 
     ret->bytes_out = __atomic_load_n(&counts->bytes_out, __ATOMIC_RELAXED);
     uint64_t last = __atomic_load_n(&counts->last_write_ns, __ATOMIC_RELAXED);
     ret->last_write_us_ago = last ? (now_ns() - (int64_t)last) / 1000 : -1;
-}
-
-/* A program that interrupts itself on the same CPU is skipped by the kernel: an event was lost. */
-static bool has_missed(const struct inflight *inflight)
-{
-    for (int i = KEPT_PROGRAM_FIRST; i < KEPT_COUNT; i++) {
-        struct bpf_prog_info info = {.type = 0};
-        __u32 size = sizeof info;
-        if (bpf_obj_get_info_by_fd(inflight->fds[i], &info, &size) == 0 && info.recursion_misses)
-            return true;
-    }
-    return false;
 }
 
 static int look_once(struct inflight *inflight, struct error *error)
@@ -435,7 +442,7 @@ static bool has_unclaimed(const struct inflight *inflight)
 static int ebpf_look(void *state, struct error *error)
 {
     struct inflight *inflight = state;
-    inflight->missed = inflight->missed || has_missed(inflight);
+    inflight->missed = count_missed(inflight);
     int r = look_once(inflight, error);
     if (r < 0 || !has_unclaimed(inflight))
         return r;
