@@ -49,6 +49,7 @@ static struct options {
 } options = {.path = "/", .requests = 10000, .threads = 32};
 
 static _Atomic uint64_t answered, failed;
+static char first_failure[256]; /* of a client that behaved */
 static _Atomic unsigned next_source;
 
 struct client {
@@ -330,10 +331,13 @@ static struct ends good_ends[COUNT(good)], bad_ends[COUNT(bad)];
 static void behave(struct client *client)
 {
     unsigned which = random_below(client, COUNT(good));
-    if (connect_to_server(client) && good[which].act(client))
+    errno = 0;
+    bool connected = connect_to_server(client);
+    if (connected && good[which].act(client))
         good_ends[which].closed++;
-    else
-        failed++;
+    else if (failed++ == 0)
+        snprintf(first_failure, sizeof first_failure, "%s, %s: %s, %zu bytes there", good[which].name,
+            connected ? "connected" : "connecting", strerror(errno), client->used);
     leave(client);
 }
 
@@ -386,8 +390,8 @@ static void report(void)
     uint64_t behaved = print_ends("behaved", good, good_ends, COUNT(good));
     uint64_t aborted = print_ends("aborted", bad, bad_ends, COUNT(bad));
     printf("\"answered\": %" PRIu64 ", \"failed\": %" PRIu64 ", \"connections_behaved\": %" PRIu64
-           ", \"connections_aborted\": %" PRIu64 ", \"seed\": %" PRIu64 "}\n",
-        answered, failed, behaved, aborted, options.seed);
+           ", \"connections_aborted\": %" PRIu64 ", \"first_failure\": \"%s\", \"seed\": %" PRIu64 "}\n",
+        answered, failed, behaved, aborted, first_failure, options.seed);
 }
 
 static uint64_t parse_number(const char *text, uint64_t most)
