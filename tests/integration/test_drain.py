@@ -92,6 +92,7 @@ class Drain:
         gapless = self.run_exact("--drain-idle-grace", "0", quiet="50ms")
         self.assert_never_known_wrong(gapless)
         load = harness.Load(self, "--rate", "400", f"tcp:127.0.0.1:{self.port}/wait?200")
+        answered_while_draining = 0
         for generation in range(1, 5):
             self.record(generation).wait("in_progress", lambda value: value > 20)
             self.upgrade(gapless, generation)
@@ -100,10 +101,13 @@ class Drain:
             record = self.record(generation).read()
             self.assertEqual(record["requests"], record["answers"])
             self.assertGreater(record["answers"], 20)
-            self.assertGreater(record["last_write_ns"], record["drain_signal_ns"], "requests were in flight at the switch")
+            answered_while_draining += record["last_write_ns"] > record["drain_signal_ns"]
             # sock_diag sees the last write of connections that are still open.
             if self.NAME == "ebpf":
                 self.assertGreaterEqual(seconds(record["write_begun_ns"], record["stop_signal_ns"]), 0.05)
+        # On a shared socket the new generation accepts beside the old one from the moment it is ready, so that one of the
+        # old ones may have had nothing left.
+        self.assertGreater(answered_while_draining, 0, "requests were in flight at the switches")
         report = load.stop()
         self.assert_clean(report, 100)
         self.record(5).wait("open", lambda value: value == 0)
