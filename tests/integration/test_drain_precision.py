@@ -17,8 +17,10 @@ MOST_MS = 2  # beyond quiet, the median
 class PrecisionTest(exact.Server):
     def late_ms(self, gapless, quiet_ms):
         """The times from the last byte of the last answer to the stop signal less `quiet_ms`, sorted."""
-        late = []
-        for generation in range(1, UPGRADES + 1):
+        late, generation = [], 0
+        while len(late) < UPGRADES:
+            generation += 1
+            self.assertLess(generation, 2 * UPGRADES, "too often the request was answered before the switch")
             record = self.record(generation)
             with harness.connect(self.address) as client:
                 # A kept connection: idle when the answer is there, and idle_grace is 0.
@@ -28,9 +30,10 @@ class PrecisionTest(exact.Server):
                 self.assertEqual(harness.read_answer(client), (200, "ok\n"))
                 record.wait("stop_signal_ns", lambda value: value)
             self.assertEqual(record["cut"], 0)
-            self.assertGreater(record["last_write_ns"], record["drain_signal_ns"], "the request outlived the switch")
             self.assertGreaterEqual(record["stop_signal_ns"] - record["write_begun_ns"], quiet_ms * 1e6, "too early")
-            late.append((record["stop_signal_ns"] - record["last_write_ns"]) / 1e6 - quiet_ms)
+            # A machine that stood still for longer than the request takes has shown nothing.
+            if record["last_write_ns"] > record["drain_signal_ns"]:
+                late.append((record["stop_signal_ns"] - record["last_write_ns"]) / 1e6 - quiet_ms)
             gapless.wait_serving(generation + 1)
         return sorted(late)
 
