@@ -69,8 +69,8 @@ struct inflight_slot {
 };
 _Static_assert(sizeof(struct inflight_slot) == 64, "a cache line");
 
-/* What a look (iter/tcp) finds of one worker's connections; added up in the kernel, so that it costs user
- * space nothing however many there are. Set to zero before each look. */
+/* What a look (iter/bpf_sk_storage_map) finds of one worker's connections; added up in the kernel, so that it
+ * costs user space nothing however many there are. Set to zero before each look. */
 struct inflight_look {
     __u64 connections; /* that the worker holds */
     __u64 busy;
