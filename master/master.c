@@ -323,6 +323,8 @@ static int start_again(struct master *master, struct keeper_entry *state, struct
         return r;
     drop_unknown(master);
     tell_restored_exits(master);
+    for (struct service *service = master->services; service; service = service->next)
+        service_resume(service);
     return 0;
 }
 

@@ -224,6 +224,10 @@ static void do_switch(struct service *service)
     requests_progress(service, starting->id, "switch", NULL);
     if (active) {
         log_event(LOG_INFO, "draining", LOG_S("service", service->name), LOG_U("generation", active->id));
+        /* Kept before a worker hears of it: a later master would otherwise wait for a generation that has
+         * been ready long since, with the old one draining. */
+        generation_set_state(active, GENERATION_DRAINING);
+        master_save(service->master);
         generation_drain(active);
         requests_progress(service, starting->id, "drain", NULL);
     }
@@ -298,12 +302,10 @@ void service_hangup(struct service *service)
 
 /* ── what workers tell ── */
 
-void service_worker_ready(struct worker *worker)
+/* What follows when all workers of a generation are ready. */
+static void check_ready(struct generation *generation)
 {
-    struct generation *generation = worker->generation;
     struct service *service = generation->service;
-    log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
-        LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
     if (!generation_is_ready(generation))
         return;
     if (generation->state == GENERATION_STARTING) {
@@ -314,6 +316,28 @@ void service_worker_ready(struct worker *worker)
         log_event(LOG_INFO, "serving", LOG_S("service", service->name), LOG_U("generation", generation->id));
         master_changed(service->master);
     }
+}
+
+void service_resume(struct service *service)
+{
+    for (struct generation *generation = service->generations, *next; generation; generation = next) {
+        next = generation->next;
+        if (generation->state == GENERATION_DRAINING)
+            generation_drain(generation);
+        else
+            check_ready(generation);
+    }
+}
+
+void service_worker_ready(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    struct service *service = generation->service;
+    log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
+        LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
+    /* Said once, and heard: a later master must know it. */
+    master_save(service->master);
+    check_ready(generation);
 }
 
 void service_worker_failed(struct worker *worker)

@@ -44,6 +44,11 @@ const char *service_state_name(const struct service *service);
 /* Opens the listeners and starts the first generation. A failure has started nothing. */
 int service_start(struct service *service, struct error *error);
 
+/* Goes on where an earlier master stopped, between a decision and what follows from it: workers of a draining
+ * generation that may not have heard of it are told (again, at the worst), and a generation whose workers are
+ * all ready has its switch. To be called when the exits that were missed have been told. */
+void service_resume(struct service *service);
+
 /* Upgrades to what the master's configuration says now. 0: it has begun; *ret_generation is the new one.
  * -EBUSY: one is under way, or too many old generations are draining. Other errors: it could not begin, and
  * nothing has changed. */
