@@ -144,7 +144,7 @@ static __always_inline struct inflight_slot *move(
         if (counted && !owner)
             __sync_fetch_and_add(&counts->connections, 1);
         if (begins)
-            connection->busy_since_ns = bpf_ktime_get_ns();
+            connection->busy_since_ticks = bpf_jiffies64();
         if (counted && begins)
             __sync_fetch_and_add(&counts->in_flight, 1);
         if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, state)) == old) {
@@ -264,7 +264,9 @@ int BPF_PROG(bytes_written, struct sock *sk, int length, int flags)
     if (!counts)
         return 0;
     __sync_fetch_and_add(&counts->bytes_out, length);
-    counts->last_write_ns = bpf_ktime_get_ns();
+    /* Nobody asks before that, and the clock is a good part of what a request costs. */
+    if (counts->draining)
+        counts->last_write_ns = bpf_ktime_get_ns();
     return 0;
 }
 
@@ -302,8 +304,9 @@ static __always_inline void look_at_connection(
     if (!busy)
         return;
     seen->busy++;
-    if (!seen->oldest_busy_ns || connection->busy_since_ns < seen->oldest_busy_ns)
-        seen->oldest_busy_ns = connection->busy_since_ns;
+    __u64 ticks = bpf_jiffies64() - connection->busy_since_ticks;
+    if (ticks > seen->oldest_busy_ticks)
+        seen->oldest_busy_ticks = ticks;
 }
 
 /* A FIN takes a sequence number of its own, which is no byte to read or send. */

@@ -48,7 +48,7 @@ struct inflight {
     struct inflight_pending *pendings;
     struct ring_buffer *ring;
     unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
-    int64_t looked_at_ns;
+    int64_t tick_ns;       /* of the kernel's jiffies */
     /* How often a program was skipped, as of the last look, and before a worker was there: what it does since
      * is not known where the two differ. */
     uint64_t missed;
@@ -202,6 +202,10 @@ static void ebpf_close(void *state)
 static struct inflight *inflight_new(void)
 {
     struct inflight *inflight = calloc(1, sizeof *inflight);
+    struct timespec tick = {.tv_nsec = 0};
+    clock_getres(CLOCK_MONOTONIC_COARSE, &tick); /* kernel/time/posix-timers.c: the tick's length */
+    if (inflight)
+        inflight->tick_ns = tick.tv_nsec;
     for (size_t i = 0; inflight && i < KEPT_COUNT; i++)
         inflight->fds[i] = -1;
     return inflight;
@@ -424,9 +428,7 @@ static int look_once(struct inflight *inflight, struct error *error)
 {
     memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
     memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
-    int r = run(inflight->fds[KEPT_LOOK], error);
-    inflight->looked_at_ns = now_ns();
-    return r;
+    return run(inflight->fds[KEPT_LOOK], error);
 }
 
 /* Accepted by somebody, who can't be told yet: it may be owed something, and if not it is idle and has its
@@ -463,8 +465,8 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
     ret->unread = look->unread;
     ret->unsent = look->unsent;
     ret->last_write_us_ago = numbers.last_write_us_ago;
-    if (look->oldest_busy_ns)
-        ret->oldest_busy_ms = (inflight->looked_at_ns - (int64_t)look->oldest_busy_ns) / 1000000;
+    if (look->busy)
+        ret->oldest_busy_ms = (int64_t)look->oldest_busy_ticks * inflight->tick_ns / 1000000;
 }
 
 static int ebpf_event_fd(const void *state)

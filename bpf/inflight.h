@@ -36,7 +36,7 @@ enum inflight_state {
  * lower. */
 struct inflight_connection {
     __u64 word;
-    __u64 busy_since_ns; /* CLOCK_MONOTONIC */
+    __u64 busy_since_ticks; /* jiffies: the cheapest clock, a tick of clock_getres(CLOCK_MONOTONIC_COARSE) */
     __u32 tag;
     __u16 protocol; /* enum inflight_protocol */
     __u16 is_unix;  /* its end has no tracepoint, so it is counted by looks alone: not in connections and
@@ -63,7 +63,7 @@ struct inflight_slot {
     __u64 requests;
     __u64 bytes_in;
     __u64 bytes_out;
-    __u64 last_write_ns; /* CLOCK_MONOTONIC; 0: none yet */
+    __u64 last_write_ns; /* CLOCK_MONOTONIC, since it drains; 0: none yet */
     __u64 lost;          /* events that could not be counted: the numbers are not known then */
     __u64 draining;      /* set by user space: say on the ring when nothing is in flight any more */
 };
@@ -74,9 +74,9 @@ _Static_assert(sizeof(struct inflight_slot) == 64, "a cache line");
 struct inflight_look {
     __u64 connections; /* that the worker holds */
     __u64 busy;
-    __u64 unread;         /* connections with bytes that were not read yet */
-    __u64 unsent;         /* connections with bytes that the client has not acknowledged yet */
-    __u64 oldest_busy_ns; /* since when the oldest busy one is; 0: none is */
+    __u64 unread;            /* connections with bytes that were not read yet */
+    __u64 unsent;            /* connections with bytes that the client has not acknowledged yet */
+    __u64 oldest_busy_ticks; /* for how long the oldest busy one is, in jiffies */
     __u64 pad[3];
 };
 _Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
