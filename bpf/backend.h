@@ -34,6 +34,10 @@ struct tracker {
     const struct tracker_backend *backend;
     void *state;
     bool looked; /* the last look went well */
+    /* For workers whose counts the ebpf tracker has lost; NULL: there is none. */
+    void *twin;                     /* a state of sock_diag */
+    bool twin_looked;               /* the last look was the twin's, too */
+    bool twin_blind[INFLIGHT_TAGS]; /* addresses that it can't say anything of */
     bool taken[INFLIGHT_SLOTS];
     char reason[512];
 };

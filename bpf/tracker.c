@@ -13,15 +13,25 @@ static const struct tracker_backend *const backends[TRACKER_KIND_COUNT] = {
     [TRACKER_SOCK_DIAG] = &tracker_backend_diag,
 };
 
+/* Of an ebpf tracker: told everything from the beginning, asked only when counts are lost. Without one such
+ * workers stay unknown. */
+static void open_twin(struct tracker *tracker)
+{
+    if (tracker->backend == TRACKER_BACKEND_EBPF && tracker_backend_diag.open(NULL, &tracker->twin, NULL) < 0)
+        tracker->twin = NULL;
+}
+
 static int open_one(
     enum tracker_kind kind, tracker_fault *fault, struct tracker *tracker, struct error *error)
 {
     if (!backends[kind])
         return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "this build has no BPF (-Dbpf=disabled)");
     int r = backends[kind]->open(fault, &tracker->state, error);
-    if (r == 0)
-        tracker->backend = backends[kind];
-    return r;
+    if (r < 0)
+        return r;
+    tracker->backend = backends[kind];
+    open_twin(tracker);
+    return 0;
 }
 
 int tracker_open(
@@ -62,6 +72,7 @@ int tracker_adopt(struct fd_list *fds, struct tracker **ret_tracker, struct erro
         return r;
     }
     tracker->backend = backends[TRACKER_EBPF];
+    open_twin(tracker);
     *ret_tracker = tracker;
     return 0;
 }
@@ -77,6 +88,8 @@ void tracker_close(struct tracker *tracker)
     if (!tracker)
         return;
     tracker->backend->close(tracker->state);
+    if (tracker->twin)
+        tracker_backend_diag.close(tracker->twin);
     free(tracker);
 }
 
@@ -95,13 +108,21 @@ int tracker_listen(
 {
     if (!tag || tag >= INFLIGHT_TAGS)
         return error_set(error, ENOSPC, BLAME_OURS, "there are no more than %d listeners", INFLIGHT_TAGS - 1);
-    return tracker->backend->listen(tracker->state, fd, tag, protocol, error);
+    int r = tracker->backend->listen(tracker->state, fd, tag, protocol, error);
+    if (r >= 0 && tracker->twin)
+        tracker->twin_blind[tag] = tracker_backend_diag.listen(tracker->twin, fd, tag, protocol, NULL) < 0;
+    return r;
 }
 
 void tracker_unlisten(struct tracker *tracker, unsigned tag)
 {
-    if (tag && tag < INFLIGHT_TAGS && tracker->backend->unlisten)
+    if (!tag || tag >= INFLIGHT_TAGS)
+        return;
+    if (tracker->backend->unlisten)
         tracker->backend->unlisten(tracker->state, tag);
+    if (tracker->twin)
+        tracker_backend_diag.unlisten(tracker->twin, tag);
+    tracker->twin_blind[tag] = false;
 }
 
 static int free_slot(const struct tracker *tracker)
@@ -122,6 +143,8 @@ int tracker_begin(struct tracker *tracker, int pidfd, pid_t pid, struct error *e
     if (r < 0)
         return r;
     tracker->taken[slot] = true;
+    if (tracker->twin)
+        tracker_backend_diag.resume(tracker->twin, (unsigned)slot, pid);
     return slot;
 }
 
@@ -137,6 +160,8 @@ void tracker_resume(struct tracker *tracker, unsigned slot, pid_t pid)
     tracker->taken[slot] = true;
     if (tracker->backend->resume)
         tracker->backend->resume(tracker->state, slot, pid);
+    if (tracker->twin)
+        tracker_backend_diag.resume(tracker->twin, slot, pid);
 }
 
 void tracker_end(struct tracker *tracker, unsigned slot)
@@ -146,12 +171,18 @@ void tracker_end(struct tracker *tracker, unsigned slot)
     tracker->taken[slot] = false;
     if (tracker->backend->end)
         tracker->backend->end(tracker->state, slot);
+    if (tracker->twin)
+        tracker_backend_diag.end(tracker->twin, slot);
 }
 
 void tracker_drain(struct tracker *tracker, unsigned slot)
 {
-    if (is_slot(slot) && tracker->backend->drain)
+    if (!is_slot(slot))
+        return;
+    if (tracker->backend->drain)
         tracker->backend->drain(tracker->state, slot);
+    if (tracker->twin)
+        tracker_backend_diag.drain(tracker->twin, slot);
 }
 
 void tracker_count(const struct tracker *tracker, unsigned slot, struct tracker_numbers *ret_numbers)
@@ -161,10 +192,35 @@ void tracker_count(const struct tracker *tracker, unsigned slot, struct tracker_
         tracker->backend->count(tracker->state, slot, ret_numbers);
 }
 
+/* Some worker's counts are lost. */
+static bool needs_twin(const struct tracker *tracker)
+{
+    struct tracker_numbers numbers;
+    for (unsigned slot = 1; slot < INFLIGHT_SLOTS; slot++) {
+        if (!tracker->taken[slot])
+            continue;
+        tracker_count(tracker, slot, &numbers);
+        if (!numbers.known)
+            return true;
+    }
+    return false;
+}
+
+/* Of no worker is it known which addresses it serves: one that the twin can't see makes it blind for all. */
+static bool twin_is_blind(const struct tracker *tracker)
+{
+    for (unsigned tag = 1; tag < INFLIGHT_TAGS; tag++)
+        if (tracker->twin_blind[tag])
+            return true;
+    return false;
+}
+
 int tracker_look(struct tracker *tracker, struct error *error)
 {
     int r = tracker->backend->look(tracker->state, error);
     tracker->looked = r == 0;
+    tracker->twin_looked = tracker->twin && needs_twin(tracker) && !twin_is_blind(tracker) &&
+                           tracker_backend_diag.look(tracker->twin, NULL) == 0;
     return r;
 }
 
@@ -173,6 +229,10 @@ void tracker_seen(const struct tracker *tracker, unsigned slot, struct tracker_l
     *ret_look = (struct tracker_look){.known = false, .last_write_us_ago = -1, .oldest_busy_ms = -1};
     if (is_slot(slot) && tracker->looked)
         tracker->backend->seen(tracker->state, slot, ret_look);
+    if (is_slot(slot) && !ret_look->known && tracker->twin_looked) {
+        tracker_backend_diag.seen(tracker->twin, slot, ret_look);
+        ret_look->second_best = true;
+    }
 }
 
 int tracker_event_fd(const struct tracker *tracker)

@@ -8,6 +8,9 @@
  * for each connection's state (NETLINK_SOCK_DIAG), only when looked at. No privilege, but the descriptors of
  * the workers must be readable (/proc/PID/fd). It knows no requests and no bytes.
  *
+ * Where the ebpf tracker has lost events (its ring was full, the kernel skipped a program), the numbers of
+ * the workers that ran then are not known any more, and looks at them are sock_diag's.
+ *
  * Both give estimates (docs/tracking.md): an answer is taken for finished when its writing pauses. A number
  * that isn't known is never shown as zero.
  *
@@ -50,6 +53,7 @@ struct tracker_numbers {
 /* What a look found of one worker. */
 struct tracker_look {
     bool known;                /* false: it can't be told whether the worker has anything in flight */
+    bool second_best;          /* events were lost: this is what sock_diag says of a draining worker */
     uint64_t connections;      /* that it holds */
     uint64_t busy;             /* read from since they were last written to */
     uint64_t unread;           /* connections with bytes that were not read yet */

@@ -300,13 +300,17 @@ static int64_t busy_until_us(const struct tracking *tracking, struct worker *wor
     return begin_us > now_us ? begin_us : 0;
 }
 
-static struct drain_step decide_by_look(
-    const struct tracking *tracking, struct worker *worker, int64_t now_us)
+/* Once a worker. */
+static void note_lost(struct worker *worker, const struct tracker_look *found)
 {
-    struct drain_settings settings = drain_settings(worker);
-    struct tracker_look found;
-    seen(tracking, worker, &found);
-    return drain_decide(&worker->drain, &settings, &found, now_us);
+    if (worker->counts_lost || (found->known && !found->second_best))
+        return;
+    worker->counts_lost = true;
+    log_event(LOG_WARNING,
+        found->known
+            ? "events of the tracker were lost: sock_diag says when the worker is drained"
+            : "it is not known what the worker has in flight: its exit or the timeout ends the drain",
+        WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
 }
 
 /* Calls `each` for the workers that are watched. */
@@ -348,7 +352,11 @@ static void consider(void *ctx, struct worker *worker)
 static void judge(void *ctx, struct worker *worker)
 {
     struct round *round = ctx;
-    struct drain_step step = decide_by_look(round->tracking, worker, round->now_us);
+    struct drain_settings settings = drain_settings(worker);
+    struct tracker_look found;
+    seen(round->tracking, worker, &found);
+    struct drain_step step = drain_decide(&worker->drain, &settings, &found, round->now_us);
+    note_lost(worker, &found);
     if (step.verdict == DRAIN_STOP) {
         worker->watched = false;
         log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));

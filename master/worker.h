@@ -80,10 +80,11 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
-    unsigned slot; /* the tracker's (tracking.h); 0: none */
-    bool tracked;  /* every connection that it can have is */
-    bool counted;  /* … and counted as it comes and goes; false: only looks tell how many are open */
-    bool watched;  /* it drains, and gets its stop signal when it is found to be drained */
+    unsigned slot;    /* the tracker's (tracking.h); 0: none */
+    bool tracked;     /* every connection that it can have is */
+    bool counted;     /* … and counted as it comes and goes; false: only looks tell how many are open */
+    bool watched;     /* it drains, and gets its stop signal when it is found to be drained */
+    bool counts_lost; /* … said in the log: the tracker can't tell, or not by its counts */
     struct drain drain;
 
     int start_fd; /* spawn.h, -1 once the outcome is known */

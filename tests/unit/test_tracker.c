@@ -339,6 +339,35 @@ static void a_draining_worker_is_told_of_when_nothing_is_in_flight(void **state)
     close(client);
 }
 
+/* The ring holds 4,096 events (linux/kernel/bpf/ringbuf.c: each with a header of 8 bytes). Nobody takes them.
+ */
+static void a_full_ring_makes_the_numbers_unknown_and_sock_diag_is_asked(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    struct tracker_numbers numbers;
+    tracker_drain(world->tracker, world->slot);
+    int client = connect_client(world);
+    tell(world, "a");
+    for (unsigned i = 0; i < INFLIGHT_RING_BYTES / 16; i++) {
+        send_bytes(client, "a");
+        tell(world, "rw");
+    }
+    tracker_count(world->tracker, world->slot, &numbers);
+    assert_false(numbers.known);
+    struct timespec tick = {.tv_nsec = 20000000}; /* a request must be of another tick than the last answer */
+    nanosleep(&tick, NULL);
+    send_bytes(client, "a");
+    tell(world, "r");
+    assert_int_equal(tracker_look(world->tracker, NULL), 0);
+    tracker_seen(world->tracker, world->slot, &look);
+    assert_true(look.known);
+    assert_true(look.second_best);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(look.busy, 1);
+    close(client);
+}
+
 static void seen(struct world *world, struct tracker_look *look)
 {
     assert_int_equal(tracker_look(world->tracker, NULL), 0);
@@ -600,6 +629,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_stream_is_busy_as_long_as_it_is_open, set_up_stream, tear_down),
         cmocka_unit_test_setup_teardown(
             a_draining_worker_is_told_of_when_nothing_is_in_flight, set_up_ebpf, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_full_ring_makes_the_numbers_unknown_and_sock_diag_is_asked, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(a_look_finds_what_no_event_tells, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(what_was_accepted_and_is_silent_is_idle, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
