@@ -5,6 +5,7 @@
 #include "bpf/inflight.h"
 #include "bpf/backend.h"
 #include "bpf/inflight.skel.h"
+#include "bpf/iterator.h"
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -296,23 +297,6 @@ static const int *ebpf_fds(const void *state, unsigned *ret_count)
 
 /* ── listeners and workers ── */
 
-/* Runs an iterator to its end. It writes nothing, so there is nothing to read. EAGAIN: a million objects were
- * passed, and it goes on. */
-static int run(int link, struct error *error)
-{
-    int fd = bpf_iter_create(link);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot look at the connections");
-    char nothing[64];
-    ssize_t n;
-    do
-        n = read(fd, nothing, sizeof nothing);
-    while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)));
-    int code = errno;
-    close(fd);
-    return n < 0 ? error_errno(error, code, BLAME_SYSTEM, "cannot look at the connections") : 0;
-}
-
 /* Connections of Unix listeners are known by the kernel's address of their name, which only an iterator sees.
  */
 static int ebpf_listen(
@@ -335,7 +319,7 @@ static int ebpf_listen(
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
     if (tcp)
         return 0;
-    int r = run(inflight->fds[KEPT_LOOK], error);
+    int r = iterator_run(inflight->fds[KEPT_LOOK], "cannot look at the connections", error);
     return r < 0 ? r : 1;
 }
 
@@ -428,7 +412,7 @@ static int look_once(struct inflight *inflight, struct error *error)
 {
     memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
     memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
-    return run(inflight->fds[KEPT_LOOK], error);
+    return iterator_run(inflight->fds[KEPT_LOOK], "cannot look at the connections", error);
 }
 
 /* Accepted by somebody, who can't be told yet: it may be owed something, and if not it is idle and has its
@@ -448,7 +432,7 @@ static int ebpf_look(void *state, struct error *error)
     int r = look_once(inflight, error);
     if (r < 0 || !has_unclaimed(inflight))
         return r;
-    r = run(inflight->fds[KEPT_CLAIM], error);
+    r = iterator_run(inflight->fds[KEPT_CLAIM], "cannot look at the connections", error);
     return r < 0 ? r : look_once(inflight, error);
 }
 
