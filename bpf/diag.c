@@ -9,6 +9,7 @@
  * and is answered within one tick counts as answered.
  */
 #include "bpf/backend.h"
+#include "bpf/netlink.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -17,12 +18,9 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/inet_diag.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +36,6 @@ enum {
     STATE_LAST_ACK = 9,
     STATE_CLOSING = 11
 };
-
-#define ANSWER_TIMEOUT_MS 1000
 
 struct port {
     uint16_t number; /* 0: the tag is free */
@@ -86,10 +82,10 @@ static int diag_open(tracker_fault *fault, void **ret_state, struct error *error
     struct diag *diag = calloc(1, sizeof *diag);
     if (!diag)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    diag->netlink = r < 0 ? -1 : socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    diag->netlink = r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot ask the kernel for connections")
+                          : netlink_open(error);
     if (diag->netlink < 0) {
-        r = error_errno(
-            error, r < 0 ? -r : errno, BLAME_SYSTEM, "cannot ask the kernel for connections (sock_diag)");
+        r = diag->netlink;
         free(diag);
         return r;
     }
@@ -162,36 +158,6 @@ static void diag_drain(void *state, unsigned slot)
 
 /* ── what the kernel says ── */
 
-static int request_dump(struct diag *diag, uint8_t family, struct error *error)
-{
-    struct {
-        struct nlmsghdr header;
-        struct inet_diag_req_v2 request;
-    } message = {.header = {.nlmsg_len = sizeof message,
-                     .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                     .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-        .request = {.sdiag_family = family,
-            .sdiag_protocol = IPPROTO_TCP,
-            .idiag_ext = 1 << (INET_DIAG_INFO - 1),
-            .idiag_states = 1u << STATE_ESTABLISHED | 1u << STATE_FIN_WAIT1 | 1u << STATE_CLOSE_WAIT |
-                            1u << STATE_LAST_ACK | 1u << STATE_CLOSING}};
-    ssize_t n = send(diag->netlink, &message, sizeof message, MSG_NOSIGNAL);
-    return n == sizeof message ? 0 : error_errno(error, errno, BLAME_SYSTEM, "cannot ask for connections");
-}
-
-static const struct tcp_info *tcp_info_of(
-    const struct nlmsghdr *header, const struct inet_diag_msg *message, size_t *ret_size)
-{
-    int length = (int)(header->nlmsg_len - NLMSG_LENGTH(sizeof *message));
-    for (const struct rtattr *attribute = (const struct rtattr *)(message + 1); RTA_OK(attribute, length);
-         attribute = RTA_NEXT(attribute, length))
-        if (attribute->rta_type == INET_DIAG_INFO) {
-            *ret_size = RTA_PAYLOAD(attribute);
-            return RTA_DATA(attribute);
-        }
-    return NULL;
-}
-
 static bool is_busy(
     const struct inet_diag_msg *message, const struct tcp_info *info, enum inflight_protocol protocol)
 {
@@ -209,12 +175,15 @@ static bool is_busy(
     return info->tcpi_bytes_received && (silent || info->tcpi_last_data_recv < info->tcpi_last_data_sent);
 }
 
-static int take_connection(struct diag *diag, const struct nlmsghdr *header)
+static int take_connection(void *ctx, const struct nlmsghdr *header)
 {
+    struct diag *diag = ctx;
     const struct inet_diag_msg *message = NLMSG_DATA(header);
+    if (header->nlmsg_len < NLMSG_LENGTH(sizeof *message))
+        return 0;
     uint8_t protocol = diag->protocols[ntohs(message->id.idiag_sport)];
     size_t size = 0;
-    const struct tcp_info *kernel = tcp_info_of(header, message, &size);
+    const struct tcp_info *kernel = netlink_attribute(header, sizeof *message, INET_DIAG_INFO, &size);
     /* Without an inode nobody holds it: it waits to be accepted, or the kernel is ending it by itself. */
     if (!protocol || !kernel || !message->idiag_inode)
         return 0;
@@ -242,48 +211,20 @@ static int take_connection(struct diag *diag, const struct nlmsghdr *header)
     return 0;
 }
 
-/* 1: the dump has ended; 0: it goes on. */
-static int take_answer(struct diag *diag, const char *buffer, size_t size)
-{
-    for (const struct nlmsghdr *header = (const struct nlmsghdr *)buffer; NLMSG_OK(header, size);
-         header = NLMSG_NEXT(header, size)) {
-        if (header->nlmsg_type == NLMSG_DONE)
-            return 1;
-        if (header->nlmsg_type == NLMSG_ERROR) {
-            const struct nlmsgerr *failure = NLMSG_DATA(header);
-            return failure->error ? failure->error : -EIO;
-        }
-        if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
-            header->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
-            continue;
-        int r = take_connection(diag, header);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 static int dump(struct diag *diag, uint8_t family, struct error *error)
 {
-    int r = request_dump(diag, family, error);
-    if (r < 0)
-        return r;
-    for (;;) {
-        static char buffer[65536] __attribute__((aligned(8)));
-        /* The kernel answers while it is asked; the timeout is for a kernel that doesn't. */
-        struct pollfd readable = {.fd = diag->netlink, .events = POLLIN};
-        if (poll(&readable, 1, ANSWER_TIMEOUT_MS) != 1)
-            return error_set(
-                error, ETIMEDOUT, BLAME_SYSTEM, "the kernel did not say which connections there are");
-        ssize_t n = recv(diag->netlink, buffer, sizeof buffer, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(error, errno, BLAME_SYSTEM, "cannot read which connections there are");
-        r = take_answer(diag, buffer, (size_t)n);
-        if (r != 0)
-            return r > 0 ? 0 : error_errno(error, -r, BLAME_SYSTEM, "cannot ask for connections");
-    }
+    struct {
+        struct nlmsghdr header;
+        struct inet_diag_req_v2 request;
+    } message = {.header = {.nlmsg_len = sizeof message,
+                     .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                     .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+        .request = {.sdiag_family = family,
+            .sdiag_protocol = IPPROTO_TCP,
+            .idiag_ext = 1 << (INET_DIAG_INFO - 1),
+            .idiag_states = 1u << STATE_ESTABLISHED | 1u << STATE_FIN_WAIT1 | 1u << STATE_CLOSE_WAIT |
+                            1u << STATE_LAST_ACK | 1u << STATE_CLOSING}};
+    return netlink_ask(diag->netlink, &message.header, take_connection, diag, error);
 }
 
 /* ── whose they are ── */
