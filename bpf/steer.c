@@ -270,7 +270,7 @@ static bool is_datagram(int fd)
 }
 
 int steer_cell_new(
-    struct steer *steer, const struct steer_address *address, int fd, unsigned *ret_cell, struct error *error)
+    struct steer *steer, const struct steer_address *address, unsigned *ret_cell, struct error *error)
 {
     unsigned cell = 0;
     while (cell < STEER_CELLS && steer->taken[cell])
@@ -283,9 +283,6 @@ int steer_cell_new(
     fresh->choice = STEER_CHOICE(STEER_NONE, STEER_NONE, STEER_NONE, 0);
     fresh->flow_idle_ns = (__u64)address->flow_idle_ms * 1000000;
     fresh->id_length = address->id_length;
-    int r = attach(steer, cell, address->datagrams, fd);
-    if (r < 0)
-        return refused(-r, "cannot attach the steering program", error);
     steer->taken[cell] = true;
     *ret_cell = cell;
     return 0;
@@ -363,6 +360,12 @@ int steer_put(struct steer *steer, unsigned cell, unsigned row, unsigned place, 
     if (place >= into->count)
         __atomic_store_n(&into->count, place + 1, __ATOMIC_RELEASE);
     return 0;
+}
+
+void steer_take_out(struct steer *steer, unsigned cell, unsigned row, unsigned place)
+{
+    __u32 slot = steer->cells[cell].rows[row].first + place;
+    bpf_map_delete_elem(steer->fds[KEPT_SOCKETS], &slot);
 }
 
 void steer_row_limit(struct steer *steer, unsigned cell, unsigned row, unsigned count)

@@ -27,7 +27,7 @@ void steer_close(struct steer *steer)
 }
 
 int steer_cell_new(
-    struct steer *steer, const struct steer_address *address, int fd, unsigned *ret_cell, struct error *error)
+    struct steer *steer, const struct steer_address *address, unsigned *ret_cell, struct error *error)
 {
     return steer_open(NULL, NULL, error);
 }
@@ -54,6 +54,10 @@ void steer_row_free(struct steer *steer, unsigned cell, unsigned row)
 int steer_put(struct steer *steer, unsigned cell, unsigned row, unsigned place, int fd, struct error *error)
 {
     return steer_open(NULL, NULL, error);
+}
+
+void steer_take_out(struct steer *steer, unsigned cell, unsigned row, unsigned place)
+{
 }
 
 void steer_row_limit(struct steer *steer, unsigned cell, unsigned row, unsigned count)

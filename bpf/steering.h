@@ -38,7 +38,8 @@ int steer_open(steer_fault *fault, struct steer **ret_steer, struct error *error
 /* Goes on with what an earlier master's steer_fds() said; the descriptors are taken, also on failure. */
 int steer_adopt(struct fd_list *fds, struct steer **ret_steer, struct error *error);
 
-/* What to put into the keeper's store, lent. Datagrams add some: to be put again after steer_cell_new(). */
+/* What to put into the keeper's store, lent. Datagrams add some: to be put again after steer_cell_attach().
+ */
 const int *steer_fds(const struct steer *steer, unsigned *ret_count);
 
 /* NULL is allowed. What was attached goes on. */
@@ -46,18 +47,17 @@ void steer_close(struct steer *steer);
 
 /* What a cell is for. */
 struct steer_address {
-    bool datagrams;
-    int64_t flow_idle_ms; /* a flow that was quiet for so long has ended */
+    int64_t flow_idle_ms; /* a flow of datagrams that was quiet for so long has ended */
     unsigned id_length;   /* of QUIC connection IDs, 4 to STEER_ID_MAX; 0: flows are known by address */
 };
 
-/* Takes a free cell, loads its program and attaches it to the group of `fd`: a socket that is bound and not
- * listening yet with SO_REUSEPORT set (TCP), or that is in a group already. Nothing is chosen yet. -ENOSPC:
- * there are STEER_CELLS. On failure nothing is taken. */
-int steer_cell_new(struct steer *steer, const struct steer_address *address, int fd, unsigned *ret_cell,
-    struct error *error);
+/* Takes a free cell, in which nothing is chosen. -ENOSPC: there are STEER_CELLS. */
+int steer_cell_new(
+    struct steer *steer, const struct steer_address *address, unsigned *ret_cell, struct error *error);
 
-/* Attaches a cell's program (loaded again) to another group. */
+/* Loads the cell's program and attaches it to the group of `fd`, in place of the one that is there: a socket
+ * that is bound, has SO_REUSEPORT and doesn't listen yet (TCP), or that is in a group already. From then on
+ * the choice counts. */
 int steer_cell_attach(struct steer *steer, unsigned cell, int fd, struct error *error);
 
 void steer_cell_free(struct steer *steer, unsigned cell);
@@ -72,6 +72,9 @@ void steer_row_free(struct steer *steer, unsigned cell, unsigned row);
  * - 1. One that stands there is replaced; a socket that is shut down or closed everywhere leaves by itself.
  * The row is chosen from among places 0 to the highest that was ever put. */
 int steer_put(struct steer *steer, unsigned cell, unsigned row, unsigned place, int fd, struct error *error);
+/* Takes a socket out of the map; it stays in the group and gets nothing. */
+void steer_take_out(struct steer *steer, unsigned cell, unsigned row, unsigned place);
+
 /* Only the first `count` places may be chosen from now on. */
 void steer_row_limit(struct steer *steer, unsigned cell, unsigned row, unsigned count);
 

@@ -73,9 +73,9 @@ static int set_up(void **state, sa_family_t family, int type, unsigned id_length
     /* Of datagrams the first only keeps strangers away until the group is there. */
     int claim = open_socket(true);
     world.sockets[0] = datagrams ? open_socket(false) : claim;
-    struct steer_address address = {
-        .datagrams = datagrams, .flow_idle_ms = FLOW_IDLE_MS, .id_length = id_length};
-    assert_int_equal(steer_cell_new(world.steer, &address, world.sockets[0], &world.cell, &error), 0);
+    struct steer_address address = {.flow_idle_ms = FLOW_IDLE_MS, .id_length = id_length};
+    assert_int_equal(steer_cell_new(world.steer, &address, &world.cell, &error), 0);
+    assert_int_equal(steer_cell_attach(world.steer, world.cell, world.sockets[0], &error), 0);
     if (datagrams)
         close(claim);
     for (unsigned i = 0; i < SOCKETS; i++) {
