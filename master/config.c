@@ -52,6 +52,19 @@ enum config_protocol config_protocol_of(
     return listener->protocol >= 0 ? (enum config_protocol)listener->protocol : service->protocol;
 }
 
+enum config_steering config_steering_of(
+    const struct config_service *service, const struct listener_spec *listener)
+{
+    if (listener->steering >= 0)
+        return (enum config_steering)listener->steering;
+    bool inet = listener->family == LISTENER_TCP || listener->family == LISTENER_UDP;
+    bool fits = service->steering == CONFIG_STEERING_SHARED ||
+                (service->steering == CONFIG_STEERING_EBPF && inet) ||
+                (service->steering == CONFIG_STEERING_CBPF && listener->family == LISTENER_TCP) ||
+                (service->steering == CONFIG_STEERING_PATH && listener->family == LISTENER_UNIX);
+    return fits ? service->steering : CONFIG_STEERING_AUTO;
+}
+
 /* The base name of a service's command, as the name of what has none; `remedy` says how to give one. */
 static int default_name(
     const struct config_service *service, const char *remedy, char **ret_name, struct error *error)

@@ -41,6 +41,16 @@ enum config_tracker {
     CONFIG_TRACKER_COUNT
 };
 
+/* How generations share an address (steering.h). */
+enum config_steering {
+    CONFIG_STEERING_AUTO, /* the best that works */
+    CONFIG_STEERING_EBPF,
+    CONFIG_STEERING_CBPF,
+    CONFIG_STEERING_PATH,
+    CONFIG_STEERING_SHARED,
+    CONFIG_STEERING_COUNT
+};
+
 /* What a connection is like, by which a tracker tells whether something is in flight on it. */
 enum config_protocol {
     PROTOCOL_HTTP1,        /* from a request's arrival until it is answered */
@@ -80,6 +90,7 @@ struct config_service {
         *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
     enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
+    enum config_steering steering; /* of the listeners that don't say their own: config_steering_of() */
     int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
     int64_t ready_timeout_ms;      /* 0: none */
     int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
@@ -134,6 +145,11 @@ const struct config_service *config_find(const struct config *config, const char
 
 /* The protocol of one of the service's listeners: its own, else the service's. */
 enum config_protocol config_protocol_of(
+    const struct config_service *service, const struct listener_spec *listener);
+
+/* How one of the service's listeners is to be steered: its own word, else the service's. A service's word
+ * that doesn't fit the kind of address is AUTO. */
+enum config_steering config_steering_of(
     const struct config_service *service, const struct listener_spec *listener);
 
 /* Prints the flags of `run`, with their defaults, from the table. */

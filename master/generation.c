@@ -19,7 +19,7 @@ const char *generation_state_name(enum generation_state state)
 }
 
 struct generation *generation_new(struct service *service, uint64_t id, struct config *config,
-    const struct config_service *settings, struct listener **listeners)
+    const struct config_service *settings, struct endpoint **endpoints)
 {
     struct generation *generation = calloc(1, sizeof *generation);
     if (!generation)
@@ -28,29 +28,29 @@ struct generation *generation_new(struct service *service, uint64_t id, struct c
     generation->id = id;
     generation->config = config_ref(config);
     generation->settings = settings;
-    generation->listeners = listeners;
+    generation->endpoints = endpoints;
     generation->worker_count = settings->workers;
     generation->started_ms = clock_monotonic_ms();
     generation->started_at_ms = clock_realtime_ms();
     return generation;
 }
 
-void generation_release_listeners(struct generation *generation)
+void generation_release_endpoint(struct generation *generation, size_t index)
 {
-    if (!generation->listeners)
+    struct endpoint *endpoint = generation->endpoints[index];
+    if (!endpoint)
         return;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
-        if (!generation->listeners[i])
-            continue;
-        char name[32];
-        snprintf(name, sizeof name, "listener/%" PRIu64, generation->listeners[i]->id);
-        if (generation->listeners[i]->references == 1)
-            tracking_remove_listener(generation->service->master->tracking, generation->listeners[i]);
-        if (listener_unref(generation->listeners[i]))
-            master_forget(generation->service->master, name);
-    }
-    free(generation->listeners);
-    generation->listeners = NULL;
+    if (endpoint->references == 1)
+        tracking_remove_endpoint(generation->service->master->tracking, endpoint);
+    generation->endpoints[index] = NULL;
+    endpoint_unref(endpoint);
+}
+
+static void release_endpoints(struct generation *generation, bool own)
+{
+    for (size_t i = 0; i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i] && (own || generation->endpoints[i]->shared))
+            generation_release_endpoint(generation, i);
 }
 
 void generation_free(struct generation *generation)
@@ -61,7 +61,9 @@ void generation_free(struct generation *generation)
         next = worker->next;
         worker_free(worker);
     }
-    generation_release_listeners(generation);
+    settle_end(generation->settle);
+    release_endpoints(generation, true);
+    free(generation->endpoints);
     config_unref(generation->config);
     free(generation);
 }
@@ -93,6 +95,19 @@ static struct worker *at_index(const struct generation *generation, unsigned ind
     return NULL;
 }
 
+/* With sockets of its own everywhere it gets nothing new; else it is told at once. */
+static void scaled_away(struct generation *generation, struct worker *worker)
+{
+    bool own = generation->settings->listener_count > 0;
+    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        if (generation->endpoints[i] && generation->endpoints[i]->per_worker)
+            endpoint_limit(generation->endpoints[i], generation->worker_count);
+        else
+            own = false;
+    }
+    worker_drain(worker, own);
+}
+
 int generation_scale(struct generation *generation)
 {
     for (unsigned index = 0; index < generation->worker_count; index++) {
@@ -106,7 +121,7 @@ int generation_scale(struct generation *generation)
     for (struct worker *worker = generation->workers; worker; worker = worker->next)
         if (worker->index >= generation->worker_count && !worker->surplus) {
             worker->surplus = true;
-            worker_drain(worker);
+            scaled_away(generation, worker);
         }
     return 0;
 }
@@ -129,18 +144,69 @@ int generation_replace(
     if (!worker)
         return -ENOMEM;
     append(generation, worker);
+    worker_orphaned(worker, exited->orphaned_ms ? exited->orphaned_ms : clock_monotonic_ms());
     return 0;
+}
+
+/* Sockets of its own that have been chosen once. */
+static bool has_own(const struct generation *generation)
+{
+    for (size_t i = 0; generation->was_ready && i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i] && !generation->endpoints[i]->shared)
+            return true;
+    return false;
+}
+
+bool generation_is_steered(const struct generation *generation)
+{
+    if (!generation->was_ready || !generation->settings->listener_count)
+        return false;
+    for (size_t i = 0; i < generation->settings->listener_count; i++)
+        if (!generation->endpoints[i] || generation->endpoints[i]->shared)
+            return false;
+    return true;
+}
+
+bool generation_has_waiting(const struct generation *generation)
+{
+    struct waiting *waiting = generation->service->master->waiting;
+    for (size_t i = 0; waiting && i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i] && !generation->endpoints[i]->shared &&
+            endpoint_waiting(generation->endpoints[i], waiting))
+            return true;
+    return false;
+}
+
+/* Whoever is told to drain may stop accepting. A shared socket that nobody else serves refuses from the
+ * moment its workers let it go; so does an own one where the service stops. */
+static void tell(struct generation *generation)
+{
+    bool steered = generation_is_steered(generation) && !service_is_stopping(generation->service);
+    generation->told = true;
+    settle_end(generation->settle);
+    generation->settle = NULL;
+    for (struct worker *worker = generation->workers; worker; worker = worker->next)
+        worker_drain(worker, steered);
+    release_endpoints(generation, service_is_stopping(generation->service));
+    master_changed(generation->service->master);
+}
+
+static void on_settled(void *ctx)
+{
+    tell(ctx);
 }
 
 void generation_drain(struct generation *generation)
 {
     if (generation->state != GENERATION_DRAINING)
         generation_set_state(generation, GENERATION_DRAINING);
-    for (struct worker *worker = generation->workers; worker; worker = worker->next)
-        worker_drain(worker);
-    /* Whoever drains has been told; a socket that nobody else serves refuses from the moment its workers let
-     * it go. */
-    generation_release_listeners(generation);
+    bool stopping = service_is_stopping(generation->service);
+    if (generation->settle && !stopping)
+        return;
+    if (!stopping && !generation->told && has_own(generation))
+        generation->settle = settle_begin(generation, on_settled);
+    if (!generation->settle || stopping)
+        tell(generation);
 }
 
 bool generation_is_ready(const struct generation *generation)

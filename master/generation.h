@@ -6,14 +6,19 @@
  *   starting ──► active ──► draining
  *       └───────────────────────┘
  *
- * It holds the configuration that it was started from and, until it drains, a reference to each of its
- * listeners. generation_set_state() is the only writer of the state.
+ * It holds the configuration that it was started from and a reference to each of its endpoints: to its own
+ * ones until its workers have gone, to a shared one until it drains. generation_set_state() is the only
+ * writer of the state.
+ *
+ * A drain begins when new connections go elsewhere. What was given to the generation's own sockets until then
+ * is still accepted by its workers: they are told to drain when nothing waits there any more (settle.h).
  */
 #ifndef GAPLESS_MASTER_GENERATION_H
 #define GAPLESS_MASTER_GENERATION_H
 
 #include "master/config.h"
 #include "master/listener.h"
+#include "master/settle.h"
 #include "master/worker.h"
 
 struct service;
@@ -37,7 +42,9 @@ struct generation {
     enum generation_state state;
     struct config *config;                 /* a reference */
     const struct config_service *settings; /* in config */
-    struct listener **listeners;           /* references, in the order of the settings; NULL once it drains */
+    struct endpoint **endpoints; /* references, in the order of the settings; NULL where given back */
+    struct settle *settle;       /* while it drains and its workers haven't been told; else NULL */
+    bool told;                   /* its workers have been */
     struct worker *workers;
     unsigned worker_count; /* how many there shall be; TTIN and TTOU change it */
     bool was_ready;        /* all of its workers were ready once */
@@ -47,10 +54,10 @@ struct generation {
 
 const char *generation_state_name(enum generation_state state);
 
-/* Takes over `listeners` (one for each of the settings' listeners; references and array). NULL when out of
+/* Takes over `endpoints` (one for each of the settings' listeners; references and array). NULL when out of
  * memory: nothing is taken. */
 struct generation *generation_new(struct service *service, uint64_t id, struct config *config,
-    const struct config_service *settings, struct listener **listeners);
+    const struct config_service *settings, struct endpoint **endpoints);
 
 /* Frees the generation, its workers (which must not be alive), listeners and configuration. NULL is allowed.
  */
@@ -68,8 +75,13 @@ int generation_replace(
 /* Takes the worker out and frees it. */
 void generation_remove(struct generation *generation, struct worker *worker);
 
-/* Gives up the listeners and drains every worker. */
+/* It gets no new connection any more: its workers are told to drain, as soon as nothing waits at its own
+ * sockets, or at once where the service stops or it never served. */
 void generation_drain(struct generation *generation);
+
+/* Every address that it serves has its traffic elsewhere, though its workers go on accepting: they needn't be
+ * told anything to get nothing new. */
+bool generation_is_steered(const struct generation *generation);
 
 /* True if it has all its workers and each is ready. */
 bool generation_is_ready(const struct generation *generation);
@@ -77,7 +89,10 @@ bool generation_is_ready(const struct generation *generation);
 /* True if no process of it is left and none is waiting to start. */
 bool generation_is_empty(const struct generation *generation);
 
-/* Gives back the references to the listeners; a socket that nobody serves any more is closed everywhere. */
-void generation_release_listeners(struct generation *generation);
+/* What waits at its own sockets, or cannot be known to be nothing. */
+bool generation_has_waiting(const struct generation *generation);
+
+/* Gives back the endpoint; a socket that nobody serves any more is closed everywhere. */
+void generation_release_endpoint(struct generation *generation, size_t index);
 
 #endif

@@ -1,406 +1,469 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/listener.h"
 
+#include "bpf/waiting.h"
+#include "master/listener_group.h"
+
+#include <assert.h>
 #include <errno.h>
-#include <grp.h>
-#include <limits.h>
-#include <net/if.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <nss.h>
-#include <pwd.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-struct address {
-    struct sockaddr_storage storage;
-    socklen_t length;
-};
+/* ── endpoints ── */
 
-static int set_option(int fd, int level, int option, int value, const struct listener_spec *spec,
-    const char *name, struct error *error)
+static struct endpoint *endpoint_new(struct listener *listener, const struct endpoint_kept *kept)
 {
-    if (setsockopt(fd, level, option, &value, sizeof value) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot set %s on %s", name, spec->text);
-    return 0;
-}
-
-static int set_ip_options(int fd, int family, const struct listener_spec *spec, struct error *error)
-{
-    bool v6 = family == AF_INET6;
-    int r = 0;
-    /* A port whose old connections linger in TIME_WAIT can be bound again. Not for UDP, where the option
-     * would let another process take the datagrams; and never SO_REUSEPORT: a second server on the address is
-     * a conflict. */
-    if (spec->family == LISTENER_TCP)
-        r = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1, spec, "SO_REUSEADDR", error);
-    if (r == 0 && v6)
-        r = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, spec->v6only < 0 ? spec->host != NULL : spec->v6only,
-            spec, "v6only", error);
-    if (r == 0 && spec->freebind)
-        r = set_option(
-            fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, 1, spec, "freebind", error);
-    if (r == 0 && spec->transparent)
-        r = set_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1, spec,
-            "transparent", error);
-    if (r == 0 && spec->defer_accept_s)
-        r = set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, spec->defer_accept_s, spec, "defer_accept", error);
-    if (r == 0 && spec->fastopen)
-        r = set_option(fd, IPPROTO_TCP, TCP_FASTOPEN, spec->fastopen, spec, "fastopen", error);
-    if (r == 0 && spec->device &&
-        setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, spec->device, (socklen_t)strlen(spec->device)) < 0)
-        r = error_errno(
-            error, errno, BLAME_USER, "cannot bind %s to the device %s", spec->text, spec->device);
-    return r;
-}
-
-static int set_buffers(int fd, const struct listener_spec *spec, struct error *error)
-{
-    int r = 0;
-    if (spec->rcvbuf)
-        r = set_option(fd, SOL_SOCKET, SO_RCVBUF, spec->rcvbuf, spec, "rcvbuf", error);
-    if (r == 0 && spec->sndbuf)
-        r = set_option(fd, SOL_SOCKET, SO_SNDBUF, spec->sndbuf, spec, "sndbuf", error);
-    return r;
-}
-
-static int resolve(const struct listener_spec *spec, struct address *ret_address, struct error *error)
-{
-    char port[8];
-    snprintf(port, sizeof port, "%u", spec->port);
-    struct addrinfo hints = {.ai_socktype = spec->type, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *found;
-    int code = getaddrinfo(spec->host, port, &hints, &found);
-    if (code == EAI_NONAME) {
-        /* A name: the hosts file alone. A resolver that doesn't answer would stop the master. */
-        static bool configured;
-        if (!configured)
-            __nss_configure_lookup("hosts", "files");
-        configured = true;
-        hints.ai_flags = AI_NUMERICSERV;
-        code = getaddrinfo(spec->host, port, &hints, &found);
+    struct endpoint *endpoint = calloc(1, sizeof *endpoint);
+    struct endpoint_socket *sockets = calloc(kept->socket_count, sizeof *sockets);
+    if (!endpoint || !sockets) {
+        free(endpoint);
+        free(sockets);
+        return NULL;
     }
-    if (code != 0)
-        return error_set(error, ENOENT, BLAME_USER, "%s: %s is neither an address nor a name in /etc/hosts",
-            spec->text, spec->host);
-    memcpy(&ret_address->storage, found->ai_addr, found->ai_addrlen);
-    ret_address->length = found->ai_addrlen;
-    freeaddrinfo(found);
-    return 0;
+    for (unsigned i = 0; i < kept->socket_count; i++)
+        sockets[i].fd = -1;
+    *endpoint = (struct endpoint){.listener = listener,
+        .id = kept->id,
+        .shared = kept->shared,
+        .per_worker = kept->per_worker,
+        .socket_count = kept->socket_count,
+        .sockets = sockets,
+        .row = kept->row,
+        .path = kept->path};
+    struct endpoint **end = &listener->endpoints;
+    while (*end)
+        end = &(*end)->next;
+    *end = endpoint;
+    return endpoint;
 }
 
-static void any_address(const struct listener_spec *spec, int family, struct address *ret_address)
+static struct endpoint *make_endpoint(
+    struct listener *listener, const struct listener_request *request, enum steering_tier tier)
 {
-    *ret_address = (struct address){.length = 0};
-    if (family == AF_INET6) {
-        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&ret_address->storage;
-        *in6 = (struct sockaddr_in6){
-            .sin6_family = AF_INET6, .sin6_port = htons(spec->port), .sin6_addr = in6addr_any};
-        ret_address->length = sizeof *in6;
-    } else {
-        struct sockaddr_in *in = (struct sockaddr_in *)&ret_address->storage;
-        *in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(spec->port)};
-        ret_address->length = sizeof *in;
+    bool per_worker = request->per_worker && tier != STEERING_SHARED && tier != STEERING_PATH;
+    struct endpoint_kept fresh = {.id = ++listener->steering->last_id,
+        .shared = tier == STEERING_SHARED,
+        .per_worker = per_worker,
+        .socket_count = per_worker ? request->per_worker : 1,
+        .row = STEER_NONE};
+    struct endpoint *endpoint = endpoint_new(listener, &fresh);
+    if (endpoint)
+        endpoint->references = 1;
+    return endpoint;
+}
+
+/* Takes over a socket that listens. */
+static void take_socket(struct endpoint *endpoint, unsigned place, int *fd)
+{
+    struct steering *steering = endpoint->listener->steering;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    socket->fd = fd_take(fd);
+    socket->id = ++steering->last_id;
+    if (steering->store)
+        steering->store(steering->ctx, socket->id, socket->fd);
+}
+
+static void forget_socket(struct steering *steering, struct endpoint_socket *socket)
+{
+    if (socket->fd < 0)
+        return;
+    if (steering->forget)
+        steering->forget(steering->ctx, socket->id);
+    fd_close(&socket->fd);
+    *socket = (struct endpoint_socket){.fd = -1};
+}
+
+static void close_socket(struct endpoint *endpoint, unsigned place, bool last)
+{
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    if (socket->fd < 0)
+        return;
+    group_leave(listener, socket, last);
+    forget_socket(listener->steering, socket);
+}
+
+static void endpoint_free(struct endpoint *endpoint)
+{
+    struct listener *listener = endpoint->listener;
+    bool last = listener->endpoints == endpoint && !endpoint->next;
+    if (listener->canary == endpoint)
+        listener->canary = NULL;
+    if (listener->active == endpoint)
+        listener->active = NULL;
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        close_socket(endpoint, i, last);
+    group_remove(listener, endpoint);
+    listener_path_remove(&listener->spec, &endpoint->path);
+    for (struct endpoint **link = &listener->endpoints; *link; link = &(*link)->next)
+        if (*link == endpoint) {
+            *link = endpoint->next;
+            break;
+        }
+    free(endpoint->sockets);
+    free(endpoint);
+}
+
+struct endpoint *endpoint_ref(struct endpoint *endpoint)
+{
+    endpoint->references++;
+    return endpoint;
+}
+
+void endpoint_unref(struct endpoint *endpoint)
+{
+    if (!endpoint || --endpoint->references)
+        return;
+    struct listener *listener = endpoint->listener;
+    endpoint_free(endpoint);
+    if (!listener->endpoints)
+        listener_free(listener);
+}
+
+void listener_free(struct listener *listener)
+{
+    if (!listener)
+        return;
+    group_end(listener);
+    forget_socket(listener->steering, &listener->filler);
+    listener_spec_done(&listener->spec);
+    free(listener->order);
+    free(listener->bound);
+    free(listener);
+}
+
+/* ── sockets ── */
+
+/* One more socket of the address that listens; the filler where there is one. */
+static int join_socket(struct endpoint *endpoint, unsigned place, struct error *error)
+{
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    if (listener->filler.fd >= 0) {
+        *socket = listener->filler;
+        listener->filler = (struct endpoint_socket){.fd = -1};
+        group_moved(listener, &listener->filler, socket);
+        return 0;
     }
-}
-
-static int bind_error(int code, const struct listener_spec *spec, struct error *error)
-{
-    switch (code) {
-    case EADDRINUSE:
-        return error_set(error, code, BLAME_USER,
-            "cannot bind %s: the address is in use, by another process or by another listener", spec->text);
-    case EACCES:
-        if (spec->family != LISTENER_UNIX && spec->port < 1024)
-            return error_set(error, code, BLAME_USER,
-                "cannot bind %s: a port below 1024 needs root or CAP_NET_BIND_SERVICE", spec->text);
-        break;
-    case EADDRNOTAVAIL:
-        return error_set(error, code, BLAME_USER,
-            "cannot bind %s: no interface of this host has that address (the option freebind binds it all "
-            "the same)",
-            spec->text);
-    default:
-        break;
-    }
-    return error_errno(error, code, BLAME_USER, "cannot bind %s", spec->text);
-}
-
-static int open_ip_at(
-    const struct listener_spec *spec, const struct address *address, int *ret_fd, struct error *error)
-{
-    int family = address->storage.ss_family;
-    CLEANUP_FD int fd = socket(family, spec->type | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
-    int r = set_ip_options(fd, family, spec, error);
+    CLEANUP_FD int fd = -1;
+    int r = listener_socket_join(&listener->spec, &listener->address, &fd, error);
     if (r == 0)
-        r = set_buffers(fd, spec, error);
-    if (r < 0)
-        return r;
-    if (bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0)
-        return bind_error(errno, spec, error);
-    *ret_fd = fd_take(&fd);
-    return 0;
+        r = listener_socket_listen(&listener->spec, fd, error);
+    if (r == 0)
+        r = group_joined(listener, socket, error);
+    if (r == 0)
+        take_socket(endpoint, place, &fd);
+    return r;
 }
 
-static int open_ip(const struct listener_spec *spec, int *ret_fd, struct error *error)
+static unsigned place_of(const struct endpoint *endpoint, unsigned worker)
 {
-    struct address address;
-    if (spec->host) {
-        int r = resolve(spec, &address, error);
-        return r < 0 ? r : open_ip_at(spec, &address, ret_fd, error);
+    return endpoint->per_worker ? worker : 0;
+}
+
+int endpoint_socket(struct endpoint *endpoint, unsigned worker, struct error *error)
+{
+    unsigned place = place_of(endpoint, worker);
+    if (place >= endpoint->socket_count)
+        return error_set(error, ENOSPC, BLAME_USER,
+            "%s has room for %u workers' own sockets: an upgrade makes room for more",
+            endpoint->listener->spec.text, endpoint->socket_count);
+    if (endpoint->sockets[place].fd < 0) {
+        int r = join_socket(endpoint, place, error);
+        if (r < 0)
+            return r;
     }
-    any_address(spec, AF_INET6, &address);
-    int r = open_ip_at(spec, &address, ret_fd, error);
-    if ((r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL) || spec->v6only == 1)
-        return r;
-    any_address(spec, AF_INET, &address);
-    return open_ip_at(spec, &address, ret_fd, error);
+    return endpoint->sockets[place].fd;
 }
 
-static void unix_address(const struct listener_spec *spec, struct address *ret_address)
+void endpoint_ready(struct endpoint *endpoint, unsigned worker)
 {
-    *ret_address = (struct address){.length = 0};
-    struct sockaddr_un *un = (struct sockaddr_un *)&ret_address->storage;
-    un->sun_family = AF_UNIX;
-    size_t length = strlen(spec->path);
-    memcpy(un->sun_path, spec->path, length < sizeof un->sun_path ? length : sizeof un->sun_path);
-    ret_address->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-    if (spec->path[0] == '@')
-        un->sun_path[0] = 0;
-    else
-        ret_address->length++;
+    unsigned place = place_of(endpoint, worker);
+    if (place < endpoint->socket_count && endpoint->sockets[place].fd >= 0 &&
+        !endpoint->sockets[place].placed)
+        group_place(endpoint, place, NULL);
 }
 
-/* Makes room at the path: a socket that nobody listens at is removed, everything else is somebody's. */
-static int clear_path(const struct listener_spec *spec, const struct address *address, struct error *error)
+void endpoint_abandon(struct endpoint *endpoint, unsigned worker)
 {
-    struct stat st;
-    if (lstat(spec->path, &st) < 0)
-        return errno == ENOENT ? 0 : error_errno(error, errno, BLAME_USER, "cannot bind %s", spec->text);
-    if (!S_ISSOCK(st.st_mode))
-        return error_set(error, EEXIST, BLAME_USER, "cannot bind %s: there is a %s at that path", spec->text,
-            S_ISDIR(st.st_mode) ? "directory" : "file that is not a socket");
-    CLEANUP_FD int fd = socket(AF_UNIX, spec->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
-    if (connect(fd, (const struct sockaddr *)&address->storage, address->length) == 0 ||
-        errno != ECONNREFUSED)
-        return bind_error(EADDRINUSE, spec, error);
-    if (unlink(spec->path) < 0 && errno != ENOENT)
-        return error_errno(error, errno, BLAME_USER, "cannot remove the stale socket at %s", spec->path);
-    return 0;
+    unsigned place = place_of(endpoint, worker);
+    if (!endpoint->per_worker || place >= endpoint->socket_count || endpoint->sockets[place].fd < 0)
+        return;
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    if (!(steering_abilities(listener->tier) & STEERING_CAN_MIGRATE) || !group_has_others(endpoint, place))
+        return;
+    group_abandon(endpoint, place);
+    if (listener->spec.type == SOCK_STREAM && listener_socket_listen(&listener->spec, socket->fd, NULL) == 0)
+        group_joined(listener, socket, NULL);
 }
 
-static int set_owner(const struct listener_spec *spec, struct error *error)
+const char *endpoint_steering(const struct endpoint *endpoint)
 {
-    uid_t uid = (uid_t)-1;
-    gid_t gid = (gid_t)-1;
-    if (spec->owner_user) {
-        struct passwd *user = getpwnam(spec->owner_user);
-        if (!user)
-            return error_set(
-                error, ENOENT, BLAME_USER, "%s: there is no user %s", spec->text, spec->owner_user);
-        uid = user->pw_uid;
+    return steering_tier_name(endpoint->shared ? STEERING_SHARED : endpoint->listener->tier);
+}
+
+void endpoint_limit(struct endpoint *endpoint, unsigned workers)
+{
+    if (!endpoint->per_worker)
+        return;
+    for (unsigned i = workers; i < endpoint->socket_count; i++)
+        endpoint->sockets[i].placed = false;
+    group_limit(endpoint, workers);
+}
+
+void endpoint_close_socket(struct endpoint *endpoint, unsigned worker)
+{
+    if (endpoint->per_worker && worker < endpoint->socket_count)
+        close_socket(endpoint, worker, false);
+}
+
+unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiting)
+{
+    unsigned all = 0;
+    if (endpoint->listener->spec.family == LISTENER_UDP)
+        return 0;
+    for (unsigned i = 0; i < endpoint->socket_count; i++) {
+        unsigned count = 0;
+        if (endpoint->sockets[i].fd >= 0)
+            all += waiting_queue(waiting, endpoint->sockets[i].fd, &count, NULL) < 0 ? 1 : count;
     }
-    if (spec->owner_group) {
-        struct group *group = getgrnam(spec->owner_group);
-        if (!group)
-            return error_set(
-                error, ENOENT, BLAME_USER, "%s: there is no group %s", spec->text, spec->owner_group);
-        gid = group->gr_gid;
-    }
-    if ((uid != (uid_t)-1 || gid != (gid_t)-1) && lchown(spec->path, uid, gid) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot give %s to its owner", spec->text);
-    if (spec->mode != (mode_t)-1 && chmod(spec->path, spec->mode) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot set the mode of %s", spec->text);
-    return 0;
+    return all;
 }
 
-static int bind_path(int fd, const struct address *address, struct listener *listener, struct error *error)
+bool endpoint_move_waiting(struct endpoint *endpoint)
 {
-    const struct listener_spec *spec = &listener->spec;
-    int r = clear_path(spec, address, error);
-    if (r < 0)
-        return r;
-    /* Nobody can connect before mode and owner are as they shall be; without a mode it is the umask's, as
-     * ever. */
-    mode_t old = spec->mode != (mode_t)-1 ? umask(0777) : 0;
-    int code = bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0 ? errno : 0;
-    if (spec->mode != (mode_t)-1)
-        umask(old);
-    if (code)
-        return bind_error(code, spec, error);
-    struct stat st;
-    if (lstat(spec->path, &st) == 0) {
-        listener->path_device = st.st_dev;
-        listener->path_inode = st.st_ino;
-    }
-    return set_owner(spec, error);
+    struct listener *listener = endpoint->listener;
+    if (endpoint->shared || listener->active == endpoint || listener->spec.type != SOCK_STREAM ||
+        !(steering_abilities(listener->tier) & STEERING_CAN_MIGRATE))
+        return false;
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        if (endpoint->sockets[i].fd >= 0)
+            group_leave(listener, &endpoint->sockets[i], false);
+    return true;
 }
 
-static int open_unix(struct listener *listener, int *ret_fd, struct error *error)
-{
-    const struct listener_spec *spec = &listener->spec;
-    CLEANUP_FD int fd = socket(AF_UNIX, spec->type | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
-    struct address address;
-    unix_address(spec, &address);
-    int r = set_buffers(fd, spec, error);
-    if (r == 0 && spec->path[0] != '@')
-        r = bind_path(fd, &address, listener, error);
-    else if (r == 0 && bind(fd, (const struct sockaddr *)&address.storage, address.length) < 0)
-        r = bind_error(errno, spec, error);
-    if (r < 0)
-        return r;
-    *ret_fd = fd_take(&fd);
-    return 0;
-}
+/* ── opening ── */
 
-static int open_inherited(
-    struct listener *listener, listener_inherited *inherited, void *ctx, int *ret_fd, struct error *error)
-{
-    struct listener_spec *spec = &listener->spec;
-    struct fd_list fds = {.count = 0};
-    if (inherited(ctx, spec->path, &fds) < 0)
-        return error_set(
-            error, ENOENT, BLAME_USER, "%s: gapless was not started with such a descriptor", spec->text);
-    CLEANUP_FD int fd = fd_list_take(&fds, 0);
-    fd_list_done(&fds);
-    int type;
-    socklen_t length = sizeof type;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0)
-        return error_errno(error, errno, BLAME_USER, "%s is not a socket", spec->text);
-    spec->type = type;
-    *ret_fd = fd_take(&fd);
-    return 0;
-}
-
-/* What the socket is bound to, in the form of SERVER_STARTER_PORT. */
-static char *describe(int fd)
-{
-    struct address address = {.length = sizeof address.storage};
-    char host[NI_MAXHOST], port[NI_MAXSERV], *text = NULL;
-    const struct sockaddr *sa = (const struct sockaddr *)&address.storage;
-    if (getsockname(fd, (struct sockaddr *)&address.storage, &address.length) < 0)
-        return strdup("");
-    if (sa->sa_family == AF_UNIX) {
-        const struct sockaddr_un *un = (const struct sockaddr_un *)&address.storage;
-        size_t length = address.length - offsetof(struct sockaddr_un, sun_path);
-        if (address.length <= offsetof(struct sockaddr_un, sun_path))
-            return strdup("");
-        if (un->sun_path[0] == 0)
-            return asprintf(&text, "@%.*s", (int)length - 1, un->sun_path + 1) < 0 ? NULL : text;
-        return strndup(un->sun_path, length);
-    }
-    if (getnameinfo(
-            sa, address.length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-        return strdup("");
-    int r = sa->sa_family == AF_INET6 ? asprintf(&text, "[%s]:%s", host, port)
-                                      : asprintf(&text, "%s:%s", host, port);
-    return r < 0 ? NULL : text;
-}
-
-static int make_socket(
-    struct listener *listener, listener_inherited *inherited, void *ctx, int *ret_fd, struct error *error)
-{
-    switch (listener->spec.family) {
-    case LISTENER_TCP:
-    case LISTENER_UDP:
-        return open_ip(&listener->spec, ret_fd, error);
-    case LISTENER_UNIX:
-        return open_unix(listener, ret_fd, error);
-    case LISTENER_FD:
-        return open_inherited(listener, inherited, ctx, ret_fd, error);
-    case LISTENER_FAMILY_COUNT:
-        break;
-    }
-    return error_set(error, EINVAL, BLAME_OURS, "%s: no such kind of listener", listener->spec.text);
-}
-
-int listener_open(const struct listener_spec *spec, uint64_t id, listener_inherited *inherited, void *ctx,
-    struct listener **ret_listener, struct error *error)
+static struct listener *listener_new(struct steering *steering, const struct listener_spec *spec, uint64_t id)
 {
     struct listener *listener = calloc(1, sizeof *listener);
     if (!listener || listener_spec_copy(spec, &listener->spec) < 0) {
         free(listener);
-        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+        return NULL;
     }
-    listener->references = 1;
+    listener->steering = steering;
     listener->id = id;
-    listener->fd = -1;
-    int r = make_socket(listener, inherited, ctx, &listener->fd, error);
-    /* The kernel cuts the backlog to net.core.somaxconn. A listener that was given to us is taken as it is.
-     */
-    if (r == 0 && spec->family != LISTENER_FD && spec->type != SOCK_DGRAM &&
-        listen(listener->fd, spec->backlog < 0 ? INT_MAX : spec->backlog) < 0)
-        r = errno == EADDRINUSE ? bind_error(EADDRINUSE, spec, error)
-                                : error_errno(error, errno, BLAME_SYSTEM, "cannot listen on %s", spec->text);
-    if (r == 0 && spec->nonblock && fd_set_nonblocking(listener->fd, 1) < 0)
-        r = error_errno(error, errno, BLAME_SYSTEM, "cannot make %s non-blocking", spec->text);
-    if (r == 0 && !(listener->bound = describe(listener->fd)))
-        r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    if (r < 0) {
-        listener_unref(listener);
-        return r;
-    }
-    *ret_listener = listener;
+    listener->tier = STEERING_SHARED;
+    listener->cell = STEER_CELLS;
+    listener->filler.fd = -1;
+    return listener;
+}
+
+static int learn_address(struct listener *listener, int fd, struct error *error)
+{
+    listener_socket_address(fd, &listener->address);
+    if (!listener->bound && !(listener->bound = listener_socket_describe(fd)))
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
 }
 
-struct listener *listener_adopt(
-    const struct listener_spec *spec, uint64_t id, int *fd, dev_t path_device, ino_t path_inode)
+/* The socket that was bound alone becomes the first of a group, or stays alone (shared). */
+static int begin(struct listener *listener, struct endpoint *endpoint, int *fd, struct error *error)
 {
-    struct listener *listener = calloc(1, sizeof *listener);
-    if (!listener || listener_spec_copy(spec, &listener->spec) < 0 || !(listener->bound = describe(*fd))) {
-        if (listener)
-            listener_spec_done(&listener->spec);
-        free(listener);
-        return NULL;
+    int r = learn_address(listener, *fd, error);
+    if (r == 0 && listener->tier != STEERING_SHARED)
+        r = group_begin(listener, endpoint, fd, error);
+    if (r == 0)
+        r = listener_socket_listen(&listener->spec, *fd, error);
+    if (r == 0)
+        r = group_joined(listener, &endpoint->sockets[0], error);
+    if (r < 0)
+        return r;
+    take_socket(endpoint, 0, fd);
+    listener->active = endpoint;
+    if (listener->tier != STEERING_SHARED)
+        r = endpoint->per_worker ? 0 : group_place(endpoint, 0, error);
+    else
+        endpoint->sockets[0].placed = true;
+    return r;
+}
+
+static int open_in(struct steering *steering, const struct listener_request *request, enum steering_tier tier,
+    struct endpoint **ret_endpoint, struct error *error)
+{
+    struct listener *listener = listener_new(steering, request->spec, ++steering->last_id);
+    if (!listener)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    listener->tier = tier;
+    struct endpoint *endpoint = make_endpoint(listener, request, tier);
+    CLEANUP_FD int fd = -1;
+    int r = endpoint ? listener_socket_open(&listener->spec, request->source, &endpoint->path, &fd, error)
+                     : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    if (r == 0)
+        r = begin(listener, endpoint, &fd, error);
+    if (r == 0)
+        *ret_endpoint = endpoint;
+    else if (endpoint)
+        endpoint_unref(endpoint);
+    else
+        listener_free(listener);
+    return r;
+}
+
+int listener_open(struct steering *steering, const struct listener_request *request,
+    struct endpoint **ret_endpoint, struct error *error)
+{
+    struct group_plan plan;
+    int r = group_plan(steering, request->spec, request->steering, &plan, error);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < plan.count; i++) {
+        r = open_in(steering, request, plan.tiers[i], ret_endpoint, error);
+        if (r == 0) {
+            snprintf((*ret_endpoint)->listener->reason, sizeof plan.reason, "%s", plan.reason);
+            return 0;
+        }
+        /* Of the address itself, not of the tier: no other tier will mend it. */
+        if (error->blame == BLAME_USER || i + 1 == plan.count)
+            return r;
+        snprintf(plan.reason, sizeof plan.reason, "%s", error->message);
     }
+    return r;
+}
+
+/* ── joining ── */
+
+/* Which tier the group is to have for this request; the one that it has is kept where it may be. */
+static int choose_tier(const struct listener *listener, const struct listener_request *request,
+    struct group_plan *ret_plan, struct error *error)
+{
+    int r = group_plan(listener->steering, &listener->spec, request->steering, ret_plan, error);
+    if (r < 0)
+        return r;
+    if (request->steering == CONFIG_STEERING_AUTO && listener->tier != STEERING_SHARED) {
+        ret_plan->tiers[0] = listener->tier;
+        ret_plan->count = 1;
+        snprintf(ret_plan->reason, sizeof ret_plan->reason, "%s", listener->reason);
+    }
+    return 0;
+}
+
+static int join_in(struct listener *listener, const struct listener_request *request, enum steering_tier tier,
+    struct endpoint **ret_endpoint, struct error *error)
+{
+    if (tier == STEERING_SHARED && listener->active && listener->active->shared) {
+        *ret_endpoint = endpoint_ref(listener->active);
+        return 0;
+    }
+    struct endpoint *endpoint = make_endpoint(listener, request, tier);
+    if (!endpoint)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = 0;
+    if (listener->tier == STEERING_SHARED && tier != STEERING_SHARED)
+        r = group_found(listener, tier, error);
+    if (r == 0)
+        r = join_socket(endpoint, 0, error);
+    if (r == 0 && tier != STEERING_SHARED && listener->tier != tier)
+        r = group_change(listener, tier, error);
+    if (r == 0)
+        r = group_add(listener, endpoint, error);
+    if (r == 0 && !endpoint->per_worker)
+        r = group_place(endpoint, 0, error);
+    if (r < 0) {
+        endpoint_unref(endpoint);
+        return r;
+    }
+    *ret_endpoint = endpoint;
+    return 0;
+}
+
+int listener_join(struct listener *listener, const struct listener_request *request,
+    struct endpoint **ret_endpoint, struct error *error)
+{
+    struct group_plan plan;
+    int r = choose_tier(listener, request, &plan, error);
+    for (unsigned i = 0; r == 0 && i < plan.count; i++) {
+        r = join_in(listener, request, plan.tiers[i], ret_endpoint, error);
+        if (r == 0) {
+            snprintf(listener->reason, sizeof listener->reason, "%s", plan.reason);
+            return 0;
+        }
+        if (error->blame != BLAME_USER && i + 1 < plan.count) {
+            snprintf(plan.reason, sizeof plan.reason, "%s", error->message);
+            r = 0;
+        }
+    }
+    return r;
+}
+
+/* ── the choice ── */
+
+int listener_choose(struct listener *listener, struct endpoint *active, struct endpoint *canary,
+    uint32_t share, struct error *error)
+{
+    struct endpoint *active_before = listener->active, *canary_before = listener->canary;
+    uint32_t share_before = listener->share;
+    listener->active = active;
+    listener->canary = canary;
+    listener->share = canary ? share : 0;
+    int r = group_apply(listener, error);
+    if (r < 0) {
+        listener->active = active_before;
+        listener->canary = canary_before;
+        listener->share = share_before;
+    }
+    return r;
+}
+
+/* ── a later master ── */
+
+struct listener *listener_restore(struct steering *steering, const struct listener_kept *kept)
+{
+    struct listener *listener = listener_new(steering, kept->spec, kept->id);
+    if (!listener)
+        return NULL;
+    listener->tier = kept->tier;
+    listener->cell = kept->cell;
+    snprintf(listener->reason, sizeof listener->reason, "%s", kept->reason);
+    return listener;
+}
+
+struct endpoint *endpoint_restore(struct listener *listener, const struct endpoint_kept *kept)
+{
+    return endpoint_new(listener, kept);
+}
+
+void endpoint_restore_socket(struct endpoint *endpoint, unsigned place, uint64_t id, int *fd, bool placed)
+{
+    struct listener *listener = endpoint->listener;
     int type;
     socklen_t length = sizeof type;
-    if (getsockopt(*fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0)
-        listener->spec.type = type;
-    listener->references = 1;
-    listener->id = id;
-    listener->fd = fd_take(fd);
-    listener->path_device = path_device;
-    listener->path_inode = path_inode;
-    return listener;
-}
-
-struct listener *listener_ref(struct listener *listener)
-{
-    listener->references++;
-    return listener;
-}
-
-static void remove_path(const struct listener *listener)
-{
-    struct stat st;
-    if (!listener->path_inode || lstat(listener->spec.path, &st) < 0)
+    if (place >= endpoint->socket_count)
         return;
-    if (st.st_dev == listener->path_device && st.st_ino == listener->path_inode)
-        unlink(listener->spec.path);
+    endpoint->sockets[place] = (struct endpoint_socket){.id = id, .fd = fd_take(fd), .placed = placed};
+    if (getsockopt(endpoint->sockets[place].fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0)
+        listener->spec.type = type;
+    learn_address(listener, endpoint->sockets[place].fd, NULL);
 }
 
-bool listener_unref(struct listener *listener)
+static struct endpoint_socket *find_socket(struct listener *listener, uint64_t id)
 {
-    if (!listener || --listener->references)
-        return false;
-    remove_path(listener);
-    fd_close(&listener->fd);
-    listener_spec_done(&listener->spec);
-    free(listener->bound);
-    free(listener);
-    return true;
+    for (struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
+        for (unsigned i = 0; i < endpoint->socket_count; i++)
+            if (endpoint->sockets[i].id == id)
+                return &endpoint->sockets[i];
+    return listener->filler.id == id ? &listener->filler : NULL;
+}
+
+int listener_restore_order(struct listener *listener, const uint64_t *ids, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct endpoint_socket *socket = find_socket(listener, ids[i]);
+        int r = socket ? group_joined(listener, socket, NULL) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
 }

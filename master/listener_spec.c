@@ -252,7 +252,8 @@ int listener_spec_parse(const char *text, struct listener_spec *ret_spec, struct
     if (quote_has_control(text))
         return error_set(
             error, EINVAL, BLAME_USER, "'%s' has a control character or isn't UTF-8", quote_text(text).text);
-    struct listener_spec spec = {.backlog = -1, .v6only = -1, .mode = (mode_t)-1, .protocol = -1};
+    struct listener_spec spec = {
+        .backlog = -1, .v6only = -1, .mode = (mode_t)-1, .protocol = -1, .steering = -1, .flow_idle_ms = -1};
     const char *rest;
     char *parts = NULL;
     int result = parse_name(&spec, text, &rest, error);

@@ -49,7 +49,12 @@ struct listener_spec {
     int fastopen;       /* queue length; 0: off */
     int rcvbuf;         /* bytes; 0: the system's */
     int sndbuf;
-    int protocol; /* TCP: enum config_protocol; -1: not said, the service's */
+    int protocol;         /* TCP: enum config_protocol; -1: not said, the service's */
+    int steering;         /* enum config_steering; -1: not said, the service's */
+    bool per_worker;      /* TCP: each worker has a socket of its own */
+    int64_t flow_idle_ms; /* UDP: a flow that was quiet for so long has ended; -1: not said */
+    unsigned
+        connection_id; /* UDP: bytes of the server's QUIC connection IDs; 0: flows are known by address */
 };
 
 /* "tcp", "udp", "unix", "fd". */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/master.h"
 
+#include "bpf/waiting.h"
 #include "ipc/fd.h"
 #include "master/admin.h"
 #include "master/admin_path.h"
@@ -262,6 +263,49 @@ static int open_admin(struct master *master, struct error *error)
     return 0;
 }
 
+static void store_socket(void *ctx, uint64_t id, int fd)
+{
+    char name[32];
+    snprintf(name, sizeof name, "listener/%" PRIu64, id);
+    master_store(ctx, name, 0, &fd, 1);
+}
+
+static void forget_socket(void *ctx, uint64_t id)
+{
+    char name[32];
+    snprintf(name, sizeof name, "listener/%" PRIu64, id);
+    master_forget(ctx, name);
+}
+
+void master_keep_steering(struct master *master)
+{
+    unsigned count = 0;
+    const int *fds = master->steering.steer ? steer_fds(master->steering.steer, &count) : NULL;
+    if (count > master->steering_kept)
+        master_store(master, "steering", 0, fds, count);
+    master->steering_kept = count;
+}
+
+/* What isn't there is said where it is missed. */
+static void open_steering(struct master *master)
+{
+    struct keeper_entry *kept = keeper_link_take(master->keeper, "steering");
+    master->steering.store = store_socket;
+    master->steering.forget = forget_socket;
+    master->steering.ctx = master;
+    if (kept) {
+        steering_adopt(&master->steering, &kept->fds);
+        keeper_entry_free(kept);
+        if (master->steering.steer)
+            steer_fds(master->steering.steer, &master->steering_kept);
+    } else {
+        steering_open(&master->steering);
+        master_keep_steering(master);
+    }
+    if (waiting_open(&master->waiting, NULL) < 0)
+        master->waiting = NULL;
+}
+
 static int start_services(struct master *master, struct error *error)
 {
     for (size_t i = 0; i < master->config->service_count; i++) {
@@ -283,7 +327,10 @@ static int start_first(struct master *master, struct error *error)
         r = pid_file_write(master->config->pid_file, master->main_pid, error);
     if (r == 0)
         r = tracking_open(master, error);
-    return r < 0 ? r : start_services(master, error);
+    if (r < 0)
+        return r;
+    open_steering(master);
+    return start_services(master, error);
 }
 
 /* Exits that were not told to the last master. */
@@ -312,6 +359,7 @@ static void drop_unknown(struct master *master)
 static int start_again(struct master *master, struct keeper_entry *state, struct error *error)
 {
     CLEANUP_FD int fd = fd_list_take(&state->fds, 0);
+    open_steering(master);
     int r = state_restore(master, fd, error);
     if (r < 0)
         return r;
@@ -376,6 +424,8 @@ static void release(struct master *master)
         service_free(service);
     }
     admin_close(master->admin);
+    steering_close(&master->steering);
+    waiting_close(master->waiting);
     tracking_close(master->tracking);
     free_event(master->keeper_read);
     free_event(master->keeper_write);

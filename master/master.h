@@ -13,6 +13,7 @@
 #include "ipc/error.h"
 #include "master/config.h"
 #include "master/keeper_link.h"
+#include "master/steering.h"
 
 #include <event2/event.h>
 #include <stdbool.h>
@@ -23,6 +24,7 @@ struct admin;
 struct service;
 struct tracking;
 struct waiter;
+struct waiting;
 struct worker;
 
 struct master {
@@ -34,13 +36,15 @@ struct master {
     struct config *config; /* the last good one */
     struct service *services;
     struct tracking *tracking;
+    struct steering steering;
+    unsigned steering_kept;  /* descriptors of it that the keeper has */
+    struct waiting *waiting; /* what waits at sockets; NULL: not known */
     struct admin *admin;
     char *admin_path;
     struct waiter *waiters; /* operators that wait for an upgrade or a stop (requests.c) */
     pid_t main_pid;         /* the keeper */
     int64_t started_at_ms;  /* CLOCK_REALTIME, of the first master */
     uint64_t last_worker;
-    uint64_t last_listener;
     bool announced; /* the service manager knows that all is ready */
     bool reloading; /* … and that an upgrade is under way */
     bool stopping;
@@ -68,6 +72,9 @@ void master_save(struct master *master);
  * master ends. */
 void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
 void master_forget(struct master *master, const char *name);
+
+/* Keeps what the steering has made since. */
+void master_keep_steering(struct master *master);
 
 /* master_keeper.c: makes the events of the link; to be called after everything that was sent on it, with its
  * result (what didn't fit goes later; a keeper that is gone or stuck ends the master); sd_notify(3)

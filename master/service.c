@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Room for workers' own sockets beyond twice the number of workers. */
+#define PER_WORKER_MIN 16
+
 static void carry_out(struct service *service, enum upgrade_event event, const struct error *why);
 
 struct service *service_new(struct master *master, const char *name)
@@ -25,6 +28,11 @@ struct service *service_new(struct master *master, const char *name)
     }
     service->master = master;
     return service;
+}
+
+bool service_is_stopping(const struct service *service)
+{
+    return service->upgrade == UPGRADE_STOPPED;
 }
 
 void service_free(struct service *service)
@@ -66,10 +74,10 @@ static struct listener *find_listener(const struct service *service, const struc
 {
     for (const struct generation *generation = service->generations; generation;
          generation = generation->next)
-        for (size_t i = 0; generation->listeners && i < generation->settings->listener_count; i++)
-            if (generation->listeners[i] &&
+        for (size_t i = 0; i < generation->settings->listener_count; i++)
+            if (generation->endpoints[i] &&
                 listener_spec_same_address(&generation->settings->listeners[i], spec))
-                return generation->listeners[i];
+                return generation->endpoints[i]->listener;
     return NULL;
 }
 
@@ -97,23 +105,35 @@ static int inherited_fd(void *ctx, const char *name, struct fd_list *ret_fds)
     return r;
 }
 
-static int open_listener(struct service *service, const struct listener_spec *spec,
-    struct listener **ret_listener, struct error *error)
+/* Each worker's own sockets: as many as the service may be scaled to without an upgrade. */
+static unsigned sockets_of(const struct config_service *settings, const struct listener_spec *spec)
+{
+    if (!spec->per_worker && spec->family != LISTENER_UDP)
+        return 0;
+    unsigned room = settings->workers * 2;
+    return room < PER_WORKER_MIN ? PER_WORKER_MIN : room;
+}
+
+static int open_endpoint(struct service *service, const struct config_service *settings,
+    const struct listener_spec *spec, struct endpoint **ret_endpoint, struct error *error)
 {
     struct master *master = service->master;
     struct listener *known = find_listener(service, spec);
-    if (known) {
-        *ret_listener = listener_ref(known);
-        return 0;
-    }
-    int r = listener_open(spec, ++master->last_listener, inherited_fd, master, ret_listener, error);
+    struct listener_source source = {.inherited = inherited_fd, .ctx = master};
+    struct listener_request request = {.spec = spec,
+        .steering = config_steering_of(settings, spec),
+        .per_worker = sockets_of(settings, spec),
+        .source = &source};
+    int r = known ? listener_join(known, &request, ret_endpoint, error)
+                  : listener_open(&master->steering, &request, ret_endpoint, error);
     if (r < 0)
         return r;
-    char name[32];
-    snprintf(name, sizeof name, "listener/%" PRIu64, (*ret_listener)->id);
-    master_store(master, name, 0, &(*ret_listener)->fd, 1);
-    log_event(LOG_INFO, "listening", LOG_S("service", service->name), LOG_S("listener", spec->text),
-        LOG_S("address", (*ret_listener)->bound));
+    const struct listener *listener = (*ret_endpoint)->listener;
+    master_keep_steering(master);
+    if (!known)
+        log_event(LOG_INFO, "listening", LOG_S("service", service->name), LOG_S("listener", spec->text),
+            LOG_S("address", listener->bound), LOG_S("steering", endpoint_steering(*ret_endpoint)),
+            LOG_S("reason", *listener->reason ? listener->reason : NULL));
     return 0;
 }
 
@@ -124,20 +144,20 @@ static int make_generation(
     const struct config_service *settings = config_find(config, service->name);
     if (!settings)
         return error_set(error, ENOENT, BLAME_USER, "the configuration has no service %s", service->name);
-    struct listener **listeners = calloc(settings->listener_count + 1, sizeof *listeners);
+    struct endpoint **endpoints = calloc(settings->listener_count + 1, sizeof(struct endpoint *));
     struct generation *generation =
-        listeners ? generation_new(service, service->last_generation + 1, config, settings, listeners) : NULL;
+        endpoints ? generation_new(service, service->last_generation + 1, config, settings, endpoints) : NULL;
     if (!generation) {
-        free(listeners);
+        free(endpoints);
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     }
     for (size_t i = 0; i < settings->listener_count; i++) {
-        int r = open_listener(service, &settings->listeners[i], &listeners[i], error);
+        int r = open_endpoint(service, settings, &settings->listeners[i], &endpoints[i], error);
         if (r < 0) {
             generation_free(generation);
             return r;
         }
-        tracking_add_listener(service->master->tracking, listeners[i],
+        tracking_add_endpoint(service->master->tracking, endpoints[i],
             (enum inflight_protocol)config_protocol_of(settings, &settings->listeners[i]));
     }
     service->last_generation = generation->id;
@@ -212,15 +232,49 @@ static void report_done(struct service *service)
         requests_done(service, oldest);
 }
 
+/* What is new goes to this generation from now on, at each address that it serves. */
+static void choose(const struct generation *generation)
+{
+    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        struct error error = {.code = 0};
+        struct endpoint *endpoint = generation->endpoints[i];
+        if (endpoint && endpoint->listener->active != endpoint &&
+            listener_choose(endpoint->listener, endpoint, NULL, 0, &error) < 0)
+            log_event(LOG_ERROR, "traffic is not moved: the old generation goes on getting it",
+                LOG_S("service", generation->service->name), LOG_U("generation", generation->id),
+                LOG_S("listener", endpoint->listener->spec.text), LOG_S("reason", error.message));
+    }
+}
+
+/* Addresses that the next generation doesn't serve refuse from now on, where the tier can do that; else when
+ * the workers let them go. */
+static void close_addresses(const struct generation *old, const struct generation *next)
+{
+    for (size_t i = 0; i < old->settings->listener_count; i++) {
+        bool stays = false;
+        for (size_t j = 0; old->endpoints[i] && j < next->settings->listener_count; j++)
+            stays =
+                stays || (next->endpoints[j] && next->endpoints[j]->listener == old->endpoints[i]->listener);
+        if (old->endpoints[i] && !stays)
+            listener_choose(old->endpoints[i]->listener, NULL, NULL, 0, NULL);
+    }
+}
+
 static void do_switch(struct service *service)
 {
     struct generation *starting = service_generation(service, GENERATION_STARTING);
     struct generation *active = service_generation(service, GENERATION_ACTIVE);
     service->upgrade_failure = (struct error){.code = 0};
     starting->was_ready = true;
+    int64_t began_us = clock_monotonic_us();
+    choose(starting);
+    if (active)
+        close_addresses(active, starting);
+    int64_t switch_us = clock_monotonic_us() - began_us;
     generation_set_state(starting, GENERATION_ACTIVE);
     log_event(LOG_INFO, "upgrade committed", LOG_S("service", service->name),
-        LOG_U("generation", starting->id), LOG_I("took_ms", clock_monotonic_ms() - starting->started_ms));
+        LOG_U("generation", starting->id), LOG_I("took_ms", clock_monotonic_ms() - starting->started_ms),
+        LOG_I("switch_us", switch_us));
     requests_progress(service, starting->id, "switch", NULL);
     if (active) {
         log_event(LOG_INFO, "draining", LOG_S("service", service->name), LOG_U("generation", active->id));
@@ -322,10 +376,13 @@ void service_resume(struct service *service)
 {
     for (struct generation *generation = service->generations, *next; generation; generation = next) {
         next = generation->next;
-        if (generation->state == GENERATION_DRAINING)
+        if (generation->state == GENERATION_DRAINING) {
             generation_drain(generation);
-        else
-            check_ready(generation);
+            continue;
+        }
+        if (generation->state == GENERATION_ACTIVE)
+            choose(generation);
+        check_ready(generation);
     }
 }
 
@@ -457,7 +514,7 @@ void service_kill(struct service *service)
     for (struct generation *generation = service->generations; generation; generation = generation->next)
         for (struct worker *worker = generation->workers; worker; worker = worker->next) {
             worker_kill(worker);
-            worker_drain(worker); /* those that wait for their start */
+            worker_drain(worker, false); /* those that wait for their start */
         }
 }
 

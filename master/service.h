@@ -41,6 +41,9 @@ struct generation *service_generation(const struct service *service, enum genera
 /* The state of the design: starting, serving, upgrading, draining, stopped, failed. */
 const char *service_state_name(const struct service *service);
 
+/* It is being ended, or has been. */
+bool service_is_stopping(const struct service *service);
+
 /* Opens the listeners and starts the first generation. A failure has started nothing. */
 int service_start(struct service *service, struct error *error);
 

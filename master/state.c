@@ -47,6 +47,8 @@ static void save_worker(const struct worker *worker, Gapless__State__Worker *ret
     ret->slot = worker->slot;
     ret->tracked = worker->tracked;
     ret->counted = worker->counted;
+    ret->accepts = worker->accepts;
+    ret->flows_tracked = worker->flows_tracked;
     ret->handed_off = handoff_done(&worker->handoff);
 }
 
@@ -74,11 +76,60 @@ static void save_generation(
         save_worker(worker, item);
         ret->workers[ret->n_workers++] = item;
     }
-    if (!generation->listeners)
-        return;
-    ret->listeners = arena_take(arena, generation->settings->listener_count, sizeof *ret->listeners);
-    for (size_t i = 0; ret->listeners && i < generation->settings->listener_count; i++)
-        ret->listeners[ret->n_listeners++] = generation->listeners[i]->id;
+    ret->told = generation->told;
+    ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
+    for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
+        ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;
+}
+
+static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, Gapless__State__Endpoint *ret)
+{
+    gapless__state__endpoint__init(ret);
+    ret->id = endpoint->id;
+    ret->shared = endpoint->shared;
+    ret->per_worker = endpoint->per_worker;
+    ret->socket_count = endpoint->socket_count;
+    ret->row = endpoint->row;
+    ret->path_device = endpoint->path.device;
+    ret->path_inode = endpoint->path.inode;
+    ret->sockets = arena_take(arena, endpoint->socket_count, sizeof *ret->sockets);
+    for (unsigned i = 0; ret->sockets && i < endpoint->socket_count; i++) {
+        Gapless__State__Socket *item =
+            endpoint->sockets[i].fd < 0 ? NULL : arena_take(arena, 1, sizeof *item);
+        if (!item)
+            continue;
+        gapless__state__socket__init(item);
+        item->id = endpoint->sockets[i].id;
+        item->place = i;
+        item->placed = endpoint->sockets[i].placed;
+        ret->sockets[ret->n_sockets++] = item;
+    }
+}
+
+static void save_listener(struct arena *arena, const struct listener *listener, Gapless__State__Listener *ret)
+{
+    gapless__state__listener__init(ret);
+    ret->id = listener->id;
+    ret->spec = listener->spec.text;
+    ret->tier = listener->tier;
+    ret->reason = (char *)listener->reason;
+    ret->cell = listener->cell;
+    ret->filler = listener->filler.fd >= 0 ? listener->filler.id : 0;
+    ret->order = arena_take(arena, listener->order_count, sizeof *ret->order);
+    for (unsigned i = 0; ret->order && i < listener->order_count; i++)
+        ret->order[ret->n_order++] = listener->order[i]->id;
+    size_t count = 0;
+    for (const struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
+        count++;
+    ret->endpoints = arena_take(arena, count, sizeof *ret->endpoints);
+    for (const struct endpoint *endpoint = listener->endpoints; endpoint && ret->endpoints;
+         endpoint = endpoint->next) {
+        Gapless__State__Endpoint *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        save_endpoint(arena, endpoint, item);
+        ret->endpoints[ret->n_endpoints++] = item;
+    }
 }
 
 static bool has_listener(const Gapless__State__Service *service, uint64_t id)
@@ -93,21 +144,17 @@ static void save_listeners(struct arena *arena, const struct service *service, G
 {
     size_t most = 0;
     for (const struct generation *g = service->generations; g; g = g->next)
-        most += g->listeners ? g->settings->listener_count : 0;
+        most += g->settings->listener_count;
     ret->listeners = arena_take(arena, most, sizeof *ret->listeners);
     for (const struct generation *g = service->generations; g && ret->listeners; g = g->next)
-        for (size_t i = 0; g->listeners && i < g->settings->listener_count; i++) {
-            const struct listener *listener = g->listeners[i];
-            if (has_listener(ret, listener->id))
+        for (size_t i = 0; i < g->settings->listener_count; i++) {
+            const struct endpoint *endpoint = g->endpoints[i];
+            if (!endpoint || has_listener(ret, endpoint->listener->id))
                 continue;
             Gapless__State__Listener *item = arena_take(arena, 1, sizeof *item);
             if (!item)
                 return;
-            gapless__state__listener__init(item);
-            item->id = listener->id;
-            item->spec = listener->spec.text;
-            item->path_device = listener->path_device;
-            item->path_inode = listener->path_inode;
+            save_listener(arena, endpoint->listener, item);
             ret->listeners[ret->n_listeners++] = item;
         }
 }
@@ -143,7 +190,7 @@ static void save_master(struct arena *arena, const struct master *master, Gaples
     ret->format = STATE_FORMAT;
     ret->started_at_ms = master->started_at_ms;
     ret->last_worker = master->last_worker;
-    ret->last_listener = master->last_listener;
+    ret->last_id = master->steering.last_id;
     ret->stopping = master->stopping;
     ret->announced = master->announced;
     if (master->config->yaml) {
@@ -247,59 +294,118 @@ static struct config *restore_config(struct master *master, ProtobufCBinaryData 
     return config;
 }
 
-static struct listener *restore_listener(
-    struct master *master, const Gapless__State__Service *kept, uint64_t id, const struct listener_spec *spec)
+static int take_socket(struct master *master, uint64_t id)
 {
     char name[32];
     snprintf(name, sizeof name, "listener/%" PRIu64, id);
     struct keeper_entry *entry = keeper_link_take(master->keeper, name);
     int fd = entry ? fd_list_take(&entry->fds, 0) : -1;
     keeper_entry_free(entry);
-    if (fd < 0)
-        return NULL;
-    uint64_t device = 0, inode = 0;
-    for (size_t i = 0; i < kept->n_listeners; i++)
-        if (kept->listeners[i]->id == id) {
-            device = kept->listeners[i]->path_device;
-            inode = kept->listeners[i]->path_inode;
-        }
-    struct listener *listener = listener_adopt(spec, id, &fd, (dev_t)device, (ino_t)inode);
-    fd_close(&fd);
-    return listener;
+    return fd;
 }
 
-static struct listener *known_listener(const struct service *service, uint64_t id)
+static int restore_endpoint(struct master *master, struct listener *listener,
+    const Gapless__State__Endpoint *from, struct error *error)
 {
-    for (const struct generation *g = service->generations; g; g = g->next)
-        for (size_t i = 0; g->listeners && i < g->settings->listener_count; i++)
-            if (g->listeners[i] && g->listeners[i]->id == id)
-                return listener_ref(g->listeners[i]);
+    struct endpoint_kept kept = {.id = from->id,
+        .shared = from->shared,
+        .per_worker = from->per_worker,
+        .socket_count = from->socket_count,
+        .row = from->row,
+        .path = {.device = (dev_t)from->path_device, .inode = (ino_t)from->path_inode}};
+    struct endpoint *endpoint = from->socket_count ? endpoint_restore(listener, &kept) : NULL;
+    if (!endpoint)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (size_t i = 0; i < from->n_sockets; i++) {
+        CLEANUP_FD int fd = take_socket(master, from->sockets[i]->id);
+        if (fd < 0)
+            return error_set(error, ENOENT, BLAME_OURS, "the socket of %s was not kept", listener->spec.text);
+        endpoint_restore_socket(
+            endpoint, from->sockets[i]->place, from->sockets[i]->id, &fd, from->sockets[i]->placed);
+    }
+    return 0;
+}
+
+static int restore_listener(struct master *master, const Gapless__State__Listener *from,
+    const struct listener_spec *spec, struct listener **ret_listener, struct error *error)
+{
+    struct listener_kept kept = {.spec = spec,
+        .id = from->id,
+        .tier = from->tier < STEERING_TIER_COUNT ? (enum steering_tier)from->tier : STEERING_SHARED,
+        .reason = from->reason,
+        .cell = from->cell};
+    struct listener *listener = listener_restore(&master->steering, &kept);
+    if (!listener)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    *ret_listener = listener;
+    for (size_t i = 0; i < from->n_endpoints; i++) {
+        int r = restore_endpoint(master, listener, from->endpoints[i], error);
+        if (r < 0)
+            return r;
+    }
+    if (from->filler) {
+        listener->filler.id = from->filler;
+        listener->filler.fd = take_socket(master, from->filler);
+    }
+    if (listener_restore_order(listener, from->order, (unsigned)from->n_order) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    return 0;
+}
+
+static struct endpoint *find_endpoint(const struct listener *listener, uint64_t id)
+{
+    for (struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
+        if (endpoint->id == id)
+            return endpoint;
     return NULL;
 }
 
-static int restore_listeners(struct service *service, struct generation *generation,
+static struct endpoint *known_endpoint(const struct service *service, uint64_t id)
+{
+    for (const struct generation *g = service->generations; g; g = g->next)
+        for (size_t i = 0; i < g->settings->listener_count; i++) {
+            struct endpoint *found = g->endpoints[i] ? find_endpoint(g->endpoints[i]->listener, id) : NULL;
+            if (found)
+                return found;
+        }
+    return NULL;
+}
+
+static const Gapless__State__Listener *kept_listener(const Gapless__State__Service *kept, uint64_t endpoint)
+{
+    for (size_t i = 0; i < kept->n_listeners; i++)
+        for (size_t j = 0; j < kept->listeners[i]->n_endpoints; j++)
+            if (kept->listeners[i]->endpoints[j]->id == endpoint)
+                return kept->listeners[i];
+    return NULL;
+}
+
+/* One that is in the state and can't be had again is an end: its address would be silent. */
+static int restore_endpoints(struct service *service, struct generation *generation,
     const Gapless__State__Service *kept, const Gapless__State__Generation *from, struct error *error)
 {
-    if (!from->n_listeners && generation->settings->listener_count) {
-        free(generation->listeners);
-        generation->listeners = NULL;
-        return 0;
-    }
-    if (from->n_listeners != generation->settings->listener_count)
+    if (from->n_endpoints != generation->settings->listener_count)
         return error_set(error, EBADMSG, BLAME_OURS,
-            "generation %" PRIu64 " has %zu listeners in the state and %zu in "
-            "its configuration",
-            from->id, from->n_listeners, generation->settings->listener_count);
-    for (size_t i = 0; i < from->n_listeners; i++) {
-        struct listener *listener = known_listener(service, from->listeners[i]);
-        if (!listener)
-            listener = restore_listener(
-                service->master, kept, from->listeners[i], &generation->settings->listeners[i]);
-        if (!listener)
-            return error_set(error, ENOENT, BLAME_OURS, "the socket of %s was not kept",
-                generation->settings->listeners[i].text);
-        generation->listeners[i] = listener;
-        tracking_add_listener(service->master->tracking, listener,
+            "generation %" PRIu64 " has %zu listeners in the state and %zu in its configuration", from->id,
+            from->n_endpoints, generation->settings->listener_count);
+    for (size_t i = 0; i < from->n_endpoints; i++) {
+        uint64_t id = from->endpoints[i];
+        if (!id)
+            continue;
+        struct endpoint *endpoint = known_endpoint(service, id);
+        const Gapless__State__Listener *listener_from = endpoint ? NULL : kept_listener(kept, id);
+        struct listener *listener = NULL;
+        int r = endpoint ? 0
+                : listener_from
+                    ? restore_listener(service->master, listener_from, &generation->settings->listeners[i],
+                          &listener, error)
+                    : error_set(error, ENOENT, BLAME_OURS, "endpoint %" PRIu64 " was not kept", id);
+        if (r < 0)
+            return r;
+        if (!endpoint)
+            endpoint = find_endpoint(listener, id);
+        generation->endpoints[i] = endpoint_ref(endpoint);
+        tracking_add_endpoint(service->master->tracking, endpoint,
             (enum inflight_protocol)config_protocol_of(
                 generation->settings, &generation->settings->listeners[i]));
     }
@@ -351,6 +457,8 @@ static int restore_worker(
     worker->slot = entry ? from->slot : 0;
     worker->tracked = from->tracked;
     worker->counted = from->counted;
+    worker->accepts = from->accepts;
+    worker->flows_tracked = from->flows_tracked;
     if (entry) {
         restore_handoff(worker, from->handed_off);
         worker_resume(worker, (enum worker_state)from->state);
@@ -368,12 +476,13 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     if (!config)
         return -EBADMSG;
     const struct config_service *settings = config_find(config, service->name);
-    struct listener **listeners = settings ? calloc(settings->listener_count + 1, sizeof *listeners) : NULL;
+    struct endpoint **endpoints =
+        settings ? calloc(settings->listener_count + 1, sizeof(struct endpoint *)) : NULL;
     struct generation *generation =
-        listeners ? generation_new(service, from->id, config, settings, listeners) : NULL;
+        endpoints ? generation_new(service, from->id, config, settings, endpoints) : NULL;
     config_unref(config);
     if (!generation) {
-        free(listeners);
+        free(endpoints);
         return settings ? error_set(error, ENOMEM, BLAME_OURS, "out of memory")
                         : error_set(error, EBADMSG, BLAME_OURS,
                               "generation %" PRIu64 " of %s has no configuration", from->id, service->name);
@@ -388,7 +497,8 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     generation->was_ready = from->was_ready;
     generation->started_at_ms = from->started_at_ms;
     generation->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
-    int r = restore_listeners(service, generation, kept, from, error);
+    generation->told = from->told;
+    int r = restore_endpoints(service, generation, kept, from, error);
     for (size_t i = 0; r == 0 && i < from->n_workers; i++)
         if (from->workers[i]->state < WORKER_EXITED)
             r = restore_worker(generation, from->workers[i], error);
@@ -434,7 +544,7 @@ int state_restore(struct master *master, int fd, struct error *error)
     }
     master->started_at_ms = state->started_at_ms;
     master->last_worker = state->last_worker;
-    master->last_listener = state->last_listener;
+    master->steering.last_id = state->last_id;
     master->stopping = state->stopping;
     master->announced = state->announced;
     master->config = restore_config(master, state->configuration, error);

@@ -93,19 +93,22 @@ static Gapless__Admin__Generation *build_generation(const struct generation *gen
 static void build_listeners(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
 {
     const struct generation *generation = service_generation(service, GENERATION_ACTIVE);
-    if (!generation || !generation->listeners)
+    if (!generation)
         return;
     size_t count = generation->settings->listener_count;
     ret->listeners = arena_take(arena, count, sizeof *ret->listeners);
     for (size_t i = 0; i < count && ret->listeners; i++) {
+        const struct endpoint *endpoint = generation->endpoints[i];
+        if (!endpoint)
+            continue;
         Gapless__Admin__Listener *item = arena_take(arena, 1, sizeof *item);
         if (!item)
             return;
         gapless__admin__listener__init(item);
         item->name = generation->settings->listeners[i].name;
         item->address = generation->settings->listeners[i].text;
-        item->steering = (char *)"shared";
-        item->reason = (char *)"one socket for all generations";
+        item->steering = (char *)endpoint_steering(endpoint);
+        item->reason = endpoint->listener->reason;
         ret->listeners[ret->n_listeners++] = item;
     }
 }

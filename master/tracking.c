@@ -127,42 +127,65 @@ static unsigned free_tag(const struct tracking *tracking)
     return 0;
 }
 
-void tracking_add_listener(
-    struct tracking *tracking, struct listener *listener, enum inflight_protocol protocol)
+/* 0 or 1 as tracker_listen(), of all its sockets that are there. */
+static int listen_all(struct tracking *tracking, const struct endpoint *endpoint, unsigned tag,
+    enum inflight_protocol protocol, struct error *error)
+{
+    int result = 0;
+    for (unsigned i = 0; i < endpoint->socket_count; i++) {
+        if (endpoint->sockets[i].fd < 0)
+            continue;
+        int r = tracker_listen(tracking->tracker, endpoint->sockets[i].fd, tag, protocol, error);
+        if (r < 0)
+            return r;
+        result |= r;
+    }
+    return result;
+}
+
+void tracking_add_endpoint(
+    struct tracking *tracking, struct endpoint *endpoint, enum inflight_protocol protocol)
 {
     struct error error = {.code = 0};
     if (!tracking || !tracking->tracker)
         return;
-    unsigned tag = listener->tag ? listener->tag : free_tag(tracking);
-    int r = tracker_listen(tracking->tracker, listener->fd, tag, protocol, &error);
+    unsigned tag = endpoint->tag ? endpoint->tag : free_tag(tracking);
+    int r = listen_all(tracking, endpoint, tag, protocol, &error);
     if (r >= 0) {
         tracking->tags[tag] = true;
-        listener->tag = tag;
-        listener->counted = r == 0;
+        endpoint->tag = tag;
+        endpoint->counted = r == 0;
     } else if (r != -EOPNOTSUPP) {
-        log_event(LOG_WARNING, "listener is not tracked", LOG_S("listener", listener->spec.text),
+        log_event(LOG_WARNING, "listener is not tracked", LOG_S("listener", endpoint->listener->spec.text),
             LOG_S("reason", error.message));
     }
 }
 
-void tracking_remove_listener(struct tracking *tracking, struct listener *listener)
+void tracking_remove_endpoint(struct tracking *tracking, struct endpoint *endpoint)
 {
-    if (!tracking || !listener->tag)
+    if (!tracking || !endpoint->tag)
         return;
-    tracker_unlisten(tracking->tracker, listener->tag);
-    tracking->tags[listener->tag] = false;
-    listener->tag = 0;
+    tracker_unlisten(tracking->tracker, endpoint->tag);
+    tracking->tags[endpoint->tag] = false;
+    endpoint->tag = 0;
+}
+
+/* Its flows of datagrams are counted where they are steered. */
+static bool has_flows(const struct endpoint *endpoint)
+{
+    return endpoint->listener->spec.family == LISTENER_UDP && endpoint->listener->tier == STEERING_EBPF;
 }
 
 /* Something can be said of a worker only if every address that it serves is tracked. */
 static void set_tracked(struct worker *worker)
 {
     const struct generation *generation = worker->generation;
-    worker->tracked = worker->counted = true;
+    worker->tracked = worker->counted = worker->flows_tracked = true;
     for (size_t i = 0; i < generation->settings->listener_count; i++) {
-        worker->tracked = worker->tracked && generation->listeners[i]->tag;
-        worker->counted =
-            worker->counted && generation->listeners[i]->tag && generation->listeners[i]->counted;
+        const struct endpoint *endpoint = generation->endpoints[i];
+        worker->tracked = worker->tracked && endpoint->tag;
+        worker->counted = worker->counted && endpoint->tag && endpoint->counted;
+        worker->flows_tracked = worker->flows_tracked && (endpoint->tag || has_flows(endpoint));
     }
 }
 
@@ -235,6 +258,8 @@ static bool look(struct tracking *tracking)
     struct error error = {.code = 0};
     int64_t began = clock_monotonic_us(), used = processor_us();
     int r = tracker_look(tracking->tracker, &error);
+    if (r == 0 && tracking->master->steering.steer)
+        r = steer_look_at_flows(tracking->master->steering.steer, &error);
     int64_t ended = clock_monotonic_us();
     tracking->look_wanted = false;
     tracking->looked_us = ended;
@@ -245,11 +270,34 @@ static bool look(struct tracking *tracking)
     return r == 0;
 }
 
+/* Flows of datagrams that aren't quiet are busy, and so is what waits at sockets from which the worker
+ * accepts still. */
+static void add_own(const struct worker *worker, struct tracker_look *look)
+{
+    const struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        const struct endpoint *endpoint = generation->endpoints[i];
+        if (endpoint && !endpoint->shared && has_flows(endpoint) && endpoint->row < STEER_ROWS)
+            look->busy += steer_cell_counts(endpoint->listener->steering->steer, endpoint->listener->cell)
+                              ->rows[endpoint->row]
+                              .flows;
+    }
+    if (worker->accepts)
+        look->unread += generation_has_waiting(generation);
+}
+
 static void seen(const struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)
 {
     tracker_seen(tracking->tracker, worker->slot, ret_look);
-    if (!worker->tracked)
+    if (!worker->flows_tracked)
         ret_look->known = false;
+    else
+        add_own(worker, ret_look);
+}
+
+bool tracking_can_tell(const struct tracking *tracking, const struct worker *worker)
+{
+    return tracking && tracking->tracker && worker->slot && worker->flows_tracked;
 }
 
 void tracking_count(

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct listener;
+struct endpoint;
 struct master;
 struct tracking;
 struct worker;
@@ -32,16 +32,20 @@ void tracking_close(struct tracking *tracking);
 const char *tracking_name(const struct tracking *tracking);
 const char *tracking_reason(const struct tracking *tracking);
 
-/* Lets the tracker know a listener (again, when its protocol has changed). One that it can't track is left
- * without a tag: nothing can be said of the workers that serve it. */
-void tracking_add_listener(
-    struct tracking *tracking, struct listener *listener, enum inflight_protocol protocol);
-void tracking_remove_listener(struct tracking *tracking, struct listener *listener);
+/* Lets the tracker know the sockets of an endpoint (again, when there are more, or their protocol has
+ * changed). One that it can't track is left without a tag: of the workers that serve it nothing can be said
+ * but what steering knows of flows. */
+void tracking_add_endpoint(
+    struct tracking *tracking, struct endpoint *endpoint, enum inflight_protocol protocol);
+void tracking_remove_endpoint(struct tracking *tracking, struct endpoint *endpoint);
 
 /* A worker's process, before it executes; one of an earlier master; one that has exited. */
 void tracking_add_worker(struct tracking *tracking, struct worker *worker);
 void tracking_resume_worker(struct tracking *tracking, struct worker *worker);
 void tracking_remove_worker(struct tracking *tracking, struct worker *worker);
+
+/* Whether a look can find that the worker is drained. */
+bool tracking_can_tell(const struct tracking *tracking, const struct worker *worker);
 
 /* The worker drains. watch: it gets its stop signal (worker_stop()) as soon as it is found to be drained. */
 void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch);

@@ -22,9 +22,12 @@
 
 /* How often a process that doesn't die of SIGKILL is complained about. */
 #define KILLED_AGAIN_MS 5000
+/* How long connections wait at a worker's own socket for its successor. */
+#define ORPHANED_MS 1000
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx);
 static void on_start(evutil_socket_t fd, short what, void *ctx);
+static void on_orphaned(evutil_socket_t fd, short what, void *ctx);
 
 const char *worker_state_name(enum worker_state state)
 {
@@ -88,6 +91,32 @@ static void set_state(struct worker *worker, enum worker_state state)
     master_changed(master_of(worker));
 }
 
+static void free_event(struct event **event)
+{
+    if (*event)
+        event_free(*event);
+    *event = NULL;
+}
+
+/* What waits at its own sockets has waited for a successor for long enough: the others get it. */
+static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    const struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i])
+            endpoint_abandon(generation->endpoints[i], worker->index);
+}
+
+void worker_orphaned(struct worker *worker, int64_t since_ms)
+{
+    int64_t left = since_ms + ORPHANED_MS - clock_monotonic_ms();
+    struct timeval after = {
+        .tv_sec = left > 0 ? left / 1000 : 0, .tv_usec = left > 0 ? left % 1000 * 1000 : 0};
+    worker->orphaned_ms = since_ms;
+    evtimer_add(worker->orphaned, &after);
+}
+
 static struct worker *worker_alloc(struct generation *generation, unsigned index)
 {
     struct worker *worker = calloc(1, sizeof *worker);
@@ -101,7 +130,10 @@ static struct worker *worker_alloc(struct generation *generation, unsigned index
         .einhorn_client_fd = -1,
         .start_fd = -1};
     worker->timer = evtimer_new(generation->service->master->base, on_timer, worker);
-    if (!worker->timer) {
+    worker->orphaned = evtimer_new(generation->service->master->base, on_orphaned, worker);
+    if (!worker->timer || !worker->orphaned) {
+        free_event(&worker->timer);
+        free_event(&worker->orphaned);
         free(worker);
         return NULL;
     }
@@ -116,13 +148,6 @@ struct worker *worker_new(struct generation *generation, unsigned index, unsigne
     worker->failures = failures;
     set_timer(worker, delay_ms);
     return worker;
-}
-
-static void free_event(struct event **event)
-{
-    if (*event)
-        event_free(*event);
-    *event = NULL;
 }
 
 static void close_start(struct worker *worker)
@@ -149,6 +174,7 @@ void worker_free(struct worker *worker)
         return;
     release_process(worker);
     free_event(&worker->timer);
+    free_event(&worker->orphaned);
     free(worker->version);
     free(worker);
 }
@@ -190,8 +216,8 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
     if (!listeners)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     for (size_t i = 0; i < settings->listener_count; i++)
-        listeners[i] = (struct activation_listener){
-            .name = settings->listeners[i].name, .address = worker->generation->listeners[i]->bound};
+        listeners[i] = (struct activation_listener){.name = settings->listeners[i].name,
+            .address = worker->generation->endpoints[i]->listener->bound};
     struct activation_request request = {.service = settings,
         .listeners = listeners,
         .listener_count = (unsigned)settings->listener_count,
@@ -206,14 +232,36 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
     return r;
 }
 
+/* Its sockets; its own ones are made now, where it has no predecessor. */
+static int get_sockets(
+    struct worker *worker, const struct activation *activation, int *ret_fds, struct error *error)
+{
+    struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        int fd = endpoint_socket(generation->endpoints[i], worker->index, error);
+        if (fd < 0)
+            return fd;
+        if (generation->endpoints[i]->per_worker)
+            tracking_add_endpoint(master_of(worker)->tracking, generation->endpoints[i],
+                (enum inflight_protocol)config_protocol_of(
+                    generation->settings, &generation->settings->listeners[i]));
+    }
+    for (unsigned i = 0; i < activation->inherited_count; i++)
+        ret_fds[i] = endpoint_socket(generation->endpoints[activation->inherited[i]], worker->index, error);
+    return 0;
+}
+
 static int make_process(
     struct worker *worker, const struct activation *activation, int control, struct error *error)
 {
     int *fds = calloc(activation->inherited_count + 1, sizeof *fds);
     if (!fds)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    for (unsigned i = 0; i < activation->inherited_count; i++)
-        fds[i] = worker->generation->listeners[activation->inherited[i]]->fd;
+    int r = get_sockets(worker, activation, fds, error);
+    if (r < 0) {
+        free(fds);
+        return r;
+    }
     fds[activation->inherited_count] = control;
     struct spawn_request request = {.service = settings_of(worker),
         .argv = activation->argv.items,
@@ -222,7 +270,7 @@ static int make_process(
         .fds = fds,
         .fd_count = activation->inherited_count + 1};
     struct spawn spawn;
-    int r = spawn_make(&request, &spawn, error);
+    r = spawn_make(&request, &spawn, error);
     free(fds);
     if (r < 0)
         return r;
@@ -317,6 +365,11 @@ void worker_is_ready(struct worker *worker)
         on_start(worker->start_fd, EV_READ,
             worker); /* who is ready has been executed, whatever was heard of first */
     set_state(worker, WORKER_READY);
+    evtimer_del(worker->orphaned);
+    worker->orphaned_ms = 0;
+    for (size_t i = 0; i < worker->generation->settings->listener_count; i++)
+        if (worker->generation->endpoints[i])
+            endpoint_ready(worker->generation->endpoints[i], worker->index);
     service_worker_ready(worker);
 }
 
@@ -370,19 +423,23 @@ void worker_stop(struct worker *worker)
     set_state(worker, WORKER_STOPPING);
 }
 
-/* A native worker says itself when it is drained. Another one that has a drain signal is watched, and gets
- * its stop signal when nothing is in flight; without a drain signal it would go on accepting, so the stop
+/* A native worker says itself when it is drained. Another one is watched, and gets its stop signal when
+ * nothing is in flight, if a drain signal makes it stop accepting or nothing new comes to it; else the stop
  * signal begins its end. */
-static void drain_ready(struct worker *worker)
+static void drain_ready(struct worker *worker, bool steered)
 {
     int signal = settings_of(worker)->drain_signal;
     bool native = worker->native && worker->control;
+    bool watch = !native && (signal || (steered && tracking_can_tell(master_of(worker)->tracking, worker)));
     if (native)
         worker_control_drain(worker);
-    else
-        worker_signal(worker, signal ? signal : settings_of(worker)->stop_signal);
+    else if (signal)
+        worker_signal(worker, signal);
+    else if (!watch)
+        worker_signal(worker, settings_of(worker)->stop_signal);
+    worker->accepts = watch && !signal;
     set_state(worker, WORKER_DRAINING);
-    tracking_drain(master_of(worker)->tracking, worker, !native && signal);
+    tracking_drain(master_of(worker)->tracking, worker, watch);
 }
 
 void worker_drain_silent(struct worker *worker)
@@ -390,7 +447,7 @@ void worker_drain_silent(struct worker *worker)
     tracking_drain(master_of(worker)->tracking, worker, true);
 }
 
-void worker_drain(struct worker *worker)
+void worker_drain(struct worker *worker, bool steered)
 {
     switch (worker->state) {
     case WORKER_WAITING:
@@ -401,7 +458,7 @@ void worker_drain(struct worker *worker)
         worker_stop(worker);
         break;
     case WORKER_READY:
-        drain_ready(worker);
+        drain_ready(worker, steered);
         break;
     case WORKER_DRAINING:
     case WORKER_STOPPING:
@@ -548,6 +605,8 @@ void worker_resume(struct worker *worker, enum worker_state state)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_resume_worker(master_of(worker)->tracking, worker);
     if (state == WORKER_DRAINING)
-        tracking_drain(
-            master_of(worker)->tracking, worker, !worker->native && settings_of(worker)->drain_signal);
+        tracking_drain(master_of(worker)->tracking, worker,
+            worker->accepts || (!worker->native && settings_of(worker)->drain_signal));
+    if (state == WORKER_STARTING)
+        worker_orphaned(worker, clock_monotonic_ms());
 }

@@ -80,19 +80,24 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
-    unsigned slot;    /* the tracker's (tracking.h); 0: none */
-    bool tracked;     /* every connection that it can have is */
-    bool counted;     /* … and counted as it comes and goes; false: only looks tell how many are open */
-    bool watched;     /* it drains, and gets its stop signal when it is found to be drained */
-    bool counts_lost; /* … said in the log: the tracker can't tell, or not by its counts */
+    unsigned slot;      /* the tracker's (tracking.h); 0: none */
+    bool tracked;       /* every connection that it can have is */
+    bool flows_tracked; /* every connection is, or is a flow that steering knows */
+    bool counted;       /* … and counted as it comes and goes; false: only looks tell how many are open */
+    bool watched;       /* it drains, and gets its stop signal when it is found to be drained */
+    bool accepts;       /* … and goes on accepting: it has been told nothing */
+    bool counts_lost;   /* … said in the log: the tracker can't tell, or not by its counts */
     struct drain drain;
 
     int start_fd; /* spawn.h, -1 once the outcome is known */
+
+    int64_t orphaned_ms; /* CLOCK_MONOTONIC: since when its own sockets have had no ready worker; 0: not so */
 
     bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
 
     struct event *timer;
+    struct event *orphaned;
     struct event *start_event;
     struct event *control_read;
     struct event *control_write;
@@ -117,10 +122,11 @@ void worker_resume(struct worker *worker, enum worker_state state);
 void worker_free(struct worker *worker);
 
 /* Begins its end: it takes no new connection and finishes what it has: by message if it is native, else by
- * the drain signal or, where the service names none, the stop signal. A waiting worker is gone at once (from
- * the event loop); one that isn't ready yet gets the stop signal. Does nothing when it is already draining or
- * further. */
-void worker_drain(struct worker *worker);
+ * the drain signal. Where the service names none, one that is steered (it gets nothing new, though it goes on
+ * accepting) is told nothing and watched; another one gets the stop signal. A waiting worker is gone at once
+ * (from the event loop); one that isn't ready yet gets the stop signal. Does nothing when it is already
+ * draining or further. */
+void worker_drain(struct worker *worker, bool steered);
 
 /* A native worker that drains can't say any more when it is done: the tracker finds out, else the timeout
  * ends it. */
@@ -129,6 +135,10 @@ void worker_drain_silent(struct worker *worker);
 /* The stop signal now; SIGKILL now. Do nothing when it is that far already. */
 void worker_stop(struct worker *worker);
 void worker_kill(struct worker *worker);
+
+/* Since then its own sockets have had no ready worker: if that stays so, what waits there is given to the
+ * others. */
+void worker_orphaned(struct worker *worker, int64_t since_ms);
 
 /* Sends a signal to its main process (by pidfd: never to a stranger). */
 void worker_signal(struct worker *worker, int number);

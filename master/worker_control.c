@@ -121,18 +121,20 @@ static int send_listeners(struct worker *worker, struct error *error)
 {
     const struct generation *generation = worker->generation;
     unsigned first, count;
-    if (!generation->listeners || !handoff_next(&worker->handoff, &first, &count))
+    if (!handoff_next(&worker->handoff, &first, &count))
         return 0;
     Gapless__Control__Listener items[FD_LIST_MAX], *pointers[FD_LIST_MAX];
     int fds[FD_LIST_MAX];
     for (unsigned i = 0; i < count; i++) {
-        const struct listener *listener = generation->listeners[first + i];
+        struct endpoint *endpoint = generation->endpoints[first + i];
+        fds[i] = endpoint ? endpoint_socket(endpoint, worker->index, error) : -ECANCELED;
+        if (fds[i] < 0) /* it is being ended already */
+            return 0;
         gapless__control__listener__init(&items[i]);
         items[i].name = generation->settings->listeners[first + i].name;
         items[i].address = generation->settings->listeners[first + i].text;
-        items[i].type = type_of(listener);
+        items[i].type = type_of(endpoint->listener);
         pointers[i] = &items[i];
-        fds[i] = listener->fd;
     }
     Gapless__Control__Listeners listeners = GAPLESS__CONTROL__LISTENERS__INIT;
     listeners.batch = worker->handoff.batch;

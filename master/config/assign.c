@@ -13,6 +13,7 @@ static_assert(
     sizeof(enum config_log) == sizeof(unsigned) && sizeof(enum config_restart) == sizeof(unsigned) &&
         sizeof(enum config_activation) == sizeof(unsigned) && sizeof(enum log_level) == sizeof(unsigned) &&
         sizeof(enum config_tracker) == sizeof(unsigned) && sizeof(enum config_protocol) == sizeof(unsigned) &&
+        sizeof(enum config_steering) == sizeof(unsigned) &&
         sizeof(enum config_on_timeout) == sizeof(unsigned),
     "a choice is stored as an unsigned");
 

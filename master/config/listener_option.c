@@ -15,6 +15,10 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
+/* Bytes of a QUIC connection ID (RFC 9000, section 17.2); of less, two would soon be the same. */
+#define CONNECTION_ID_MIN 4
+#define CONNECTION_ID_MAX 20
+
 static int copy_text(char **ret_copy, const char *text, size_t length, struct error *error)
 {
     char *copy = strndup(text, length);
@@ -149,6 +153,35 @@ static int set_protocol(struct listener_spec *spec, const char *value, struct er
     return result;
 }
 
+static int set_steering(struct listener_spec *spec, const char *value, struct error *error)
+{
+    unsigned index;
+    int result = value_choice(value, value_steerings, &index, error);
+    if (result == 0)
+        spec->steering = (int)index;
+    return result;
+}
+
+static int set_per_worker(struct listener_spec *spec, const char *value, struct error *error)
+{
+    spec->per_worker = true;
+    return *value ? value_switch(value, &spec->per_worker, error) : 0;
+}
+
+static int set_flow_idle(struct listener_spec *spec, const char *value, struct error *error)
+{
+    return value_duration(value, 1, INT64_C(24) * 3600 * 1000, &spec->flow_idle_ms, error);
+}
+
+static int set_connection_id(struct listener_spec *spec, const char *value, struct error *error)
+{
+    int64_t number;
+    int result = value_number(value, CONNECTION_ID_MIN, CONNECTION_ID_MAX, &number, error);
+    if (result == 0)
+        spec->connection_id = (unsigned)number;
+    return result;
+}
+
 #define TCP (1u << LISTENER_TCP)
 #define UDP (1u << LISTENER_UDP)
 #define UNIX (1u << LISTENER_UNIX)
@@ -175,6 +208,10 @@ static const struct option options[] = {
     {"rcvbuf", TCP | UDP | UNIX, false, set_rcvbuf},
     {"sndbuf", TCP | UDP | UNIX, false, set_sndbuf},
     {"protocol", TCP, false, set_protocol},
+    {"steering", TCP | UDP | UNIX, false, set_steering},
+    {"per_worker", TCP, true, set_per_worker},
+    {"flow_idle", UDP, false, set_flow_idle},
+    {"connection_id", UDP, false, set_connection_id},
 };
 
 static int unknown_option(const struct listener_spec *spec, const char *name, struct error *error)
@@ -215,13 +252,33 @@ int listener_option_parse(struct listener_spec *spec, char *text, unsigned *seen
     return result;
 }
 
+static int check_steering(const struct listener_spec *spec, struct error *error)
+{
+    enum config_steering steering =
+        spec->steering < 0 ? CONFIG_STEERING_AUTO : (enum config_steering)spec->steering;
+    bool path = spec->family == LISTENER_UNIX && spec->path[0] == '/';
+    bool fits = steering == CONFIG_STEERING_AUTO || steering == CONFIG_STEERING_SHARED ||
+                (steering == CONFIG_STEERING_EBPF && spec->family != LISTENER_UNIX) ||
+                (steering == CONFIG_STEERING_CBPF && spec->family == LISTENER_TCP) ||
+                (steering == CONFIG_STEERING_PATH && path);
+    if (!fits)
+        return error_set(error, EINVAL, BLAME_USER, "option steering=%s doesn't fit %s: addresses",
+            value_steerings[steering],
+            spec->family == LISTENER_UNIX && !path ? "abstract unix" : listener_family_name(spec->family));
+    if (spec->per_worker && steering == CONFIG_STEERING_SHARED)
+        return error_set(
+            error, EINVAL, BLAME_USER, "option per_worker doesn't fit steering=shared: all have one socket");
+    return 0;
+}
+
 int listener_option_check(const struct listener_spec *spec, struct error *error)
 {
     struct in_addr v4;
     if (spec->v6only >= 0 && spec->host && inet_pton(AF_INET, spec->host, &v4) == 1)
         return error_set(error, EINVAL, BLAME_USER, "option v6only doesn't fit an IPv4 address");
-    if (spec->family != LISTENER_UNIX)
-        return 0;
+    int result = check_steering(spec, error);
+    if (result < 0 || spec->family != LISTENER_UNIX)
+        return result;
     if (spec->path[0] == '@' && (spec->mode != (mode_t)-1 || spec->owner_user))
         return error_set(error, EINVAL, BLAME_USER,
             "option %s doesn't fit an abstract address: it has no file", spec->owner_user ? "owner" : "mode");

@@ -97,6 +97,11 @@ static const struct config_key keys[] = {
         .help = "what is in flight on a connection: http1 is what was asked and isn't answered, server-first "
                 "is the same and the wait for the server's first word, stream is the whole connection; a "
                 "listener may say its own"},
+    {.path = "steering", .flag = "steering", SERVICE(steering), .type = TYPE_CHOICE, .fallback = "auto",
+        .choices = value_steerings, .argument = "HOW",
+        .help = "how generations share an address: ebpf and cbpf (TCP, UDP) or path (Unix) give each one sockets "
+                "of its own and move the traffic in one step, shared gives all the same socket, auto is the best "
+                "that works; a listener may say its own"},
     {.path = "ready.alive", .flag = "ready-alive", SERVICE(ready_alive_ms), .type = TYPE_DURATION,
         .minimum = 1, .maximum = DAY, .unset = "the worker must say so", .argument = "TIME",
         .help = "count a worker as ready once it has lived so long, for servers that can't say so"},

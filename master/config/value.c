@@ -220,6 +220,12 @@ int value_choice(const char *text, const char *const *choices, unsigned *ret_ind
 const char *const value_protocols[PROTOCOL_COUNT + 1] = {
     [PROTOCOL_HTTP1] = "http1", [PROTOCOL_SERVER_FIRST] = "server-first", [PROTOCOL_STREAM] = "stream"};
 
+const char *const value_steerings[CONFIG_STEERING_COUNT + 1] = {[CONFIG_STEERING_AUTO] = "auto",
+    [CONFIG_STEERING_EBPF] = "ebpf",
+    [CONFIG_STEERING_CBPF] = "cbpf",
+    [CONFIG_STEERING_PATH] = "path",
+    [CONFIG_STEERING_SHARED] = "shared"};
+
 int value_check_name(const char *text, struct error *error)
 {
     size_t length = strlen(text);

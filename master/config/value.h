@@ -53,6 +53,7 @@ int value_choice(const char *text, const char *const *choices, unsigned *ret_ind
 
 /* The values of enum config_protocol, NULL-terminated: a key of the service and an option of a listener. */
 extern const char *const value_protocols[PROTOCOL_COUNT + 1];
+extern const char *const value_steerings[CONFIG_STEERING_COUNT + 1];
 
 /* Checks the name of a service, listener or instance: letters, digits, '.', '_' and '-', the first one a
  * letter, digit or '_', at most VALUE_NAME_MAX. */

@@ -48,6 +48,14 @@ def needs_bpf(test):
     return unittest.skipIf(reason is not None, reason or "")(test)
 
 
+def best_steering(spec):
+    """The tier that a listener has which asks for none."""
+    ebpf = why_no_bpf() is None
+    if spec.startswith("tcp:"):
+        return "ebpf" if ebpf else "cbpf"
+    return "ebpf" if ebpf and spec.startswith("udp:") else "shared"
+
+
 class Record:
     """What one worker of the exact server says of itself; it outlives the worker."""
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 
+import exact
 import harness
 
 MASTER = {"pid", "version", "uptime_s"}
@@ -47,7 +48,7 @@ class StatusTest(harness.TestCase):
         self.assertEqual((service["state"], service["generation"]), ("serving", 1))
         self.assertEqual(service["listeners"][0]["name"], "web")
         self.assertEqual(service["listeners"][0]["address"], f"tcp:127.0.0.1:{self.port}")
-        self.assertEqual(service["listeners"][0]["steering"], "shared")
+        self.assertEqual(service["listeners"][0]["steering"], exact.best_steering("tcp:"))
         self.assertEqual(service["upgrade"]["state"], "idle")
         generation = service["generations"][0]
         self.assertEqual((generation["id"], generation["state"]), (1, "active"))

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/listener_group.h"
+
+#include "bpf/classic.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define FLOW_IDLE_MS 10000
+
+static bool is_steered(const struct listener *listener)
+{
+    return listener->tier == STEERING_EBPF || listener->tier == STEERING_CBPF;
+}
+
+/* ── which tier ── */
+
+static int refuse(
+    const struct listener_spec *spec, enum steering_tier tier, const char *why, struct error *error)
+{
+    return error_set(
+        error, EOPNOTSUPP, BLAME_USER, "%s: steering=%s: %s", spec->text, steering_tier_name(tier), why);
+}
+
+/* The tiers that there are for this kind of address, best first. */
+static unsigned tiers_of(const struct listener_spec *spec, enum steering_tier *ret_tiers)
+{
+    unsigned count = 0;
+    if (spec->family == LISTENER_TCP || spec->family == LISTENER_UDP)
+        ret_tiers[count++] = STEERING_EBPF;
+    if (spec->family == LISTENER_TCP)
+        ret_tiers[count++] = STEERING_CBPF;
+    ret_tiers[count++] = STEERING_SHARED;
+    return count;
+}
+
+static const enum steering_tier named[CONFIG_STEERING_COUNT] = {[CONFIG_STEERING_AUTO] = STEERING_TIER_COUNT,
+    [CONFIG_STEERING_EBPF] = STEERING_EBPF,
+    [CONFIG_STEERING_CBPF] = STEERING_CBPF,
+    [CONFIG_STEERING_PATH] = STEERING_PATH,
+    [CONFIG_STEERING_SHARED] = STEERING_SHARED};
+
+int group_plan(const struct steering *steering, const struct listener_spec *spec, enum config_steering wanted,
+    struct group_plan *ret_plan, struct error *error)
+{
+    enum steering_tier tiers[STEERING_TIER_COUNT];
+    unsigned count = tiers_of(spec, tiers);
+    *ret_plan = (struct group_plan){.count = 0};
+    bool fits = wanted == CONFIG_STEERING_AUTO;
+    for (unsigned i = 0; i < count; i++) {
+        if (wanted != CONFIG_STEERING_AUTO && tiers[i] != named[wanted])
+            continue;
+        fits = true;
+        if (tiers[i] != STEERING_EBPF || steering->steer)
+            ret_plan->tiers[ret_plan->count++] = tiers[i];
+        else
+            snprintf(ret_plan->reason, sizeof ret_plan->reason, "%s", steering->missing.message);
+    }
+    if (!fits)
+        return refuse(spec, named[wanted], "this kind of address can't be steered so", error);
+    return ret_plan->count ? 0 : refuse(spec, named[wanted], ret_plan->reason, error);
+}
+
+/* ── the order ── */
+
+int group_joined(struct listener *listener, struct endpoint_socket *socket, struct error *error)
+{
+    struct endpoint_socket **order =
+        realloc(listener->order, (listener->order_count + 1) * sizeof(struct endpoint_socket *));
+    if (!order)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    listener->order = order;
+    order[listener->order_count++] = socket;
+    return 0;
+}
+
+static int index_of(const struct listener *listener, const struct endpoint_socket *socket)
+{
+    for (unsigned i = 0; i < listener->order_count; i++)
+        if (listener->order[i] == socket)
+            return (int)i;
+    return -1;
+}
+
+void group_moved(struct listener *listener, const struct endpoint_socket *from, struct endpoint_socket *to)
+{
+    int index = index_of(listener, from);
+    if (index >= 0)
+        listener->order[index] = to;
+}
+
+/* As the kernel does (__reuseport_detach_sock()): the last one takes its place. */
+static void leave_order(struct listener *listener, const struct endpoint_socket *socket)
+{
+    int index = index_of(listener, socket);
+    if (index >= 0)
+        listener->order[index] = listener->order[--listener->order_count];
+}
+
+/* ── cbpf ── */
+
+static unsigned indexes_of(
+    const struct listener *listener, const struct endpoint *endpoint, unsigned *ret_indexes)
+{
+    unsigned count = 0;
+    for (int placed = 1; placed >= 0 && !count; placed--)
+        for (unsigned i = 0; endpoint && i < endpoint->socket_count && count < CLASSIC_MAX; i++) {
+            const struct endpoint_socket *socket = &endpoint->sockets[i];
+            int index = socket->fd < 0 || socket->placed != placed ? -1 : index_of(listener, socket);
+            if (index >= 0)
+                ret_indexes[count++] = (unsigned)index;
+        }
+    return count;
+}
+
+static int apply_classic(const struct listener *listener, struct error *error)
+{
+    static unsigned active[CLASSIC_MAX], canary[CLASSIC_MAX]; /* one thread; too large for the stack */
+    struct classic_choice choice = {.active = active,
+        .active_count = indexes_of(listener, listener->active, active),
+        .canary = canary,
+        .canary_count = indexes_of(listener, listener->canary, canary),
+        .share = listener->share};
+    if (!choice.active_count)
+        return 0;
+    int r = classic_attach(listener->active->sockets[0].fd, &choice);
+    for (unsigned i = 1; r == -EBADF && i < listener->active->socket_count; i++)
+        if (listener->active->sockets[i].fd >= 0)
+            r = classic_attach(listener->active->sockets[i].fd, &choice);
+    return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot steer %s by classic BPF", listener->spec.text)
+                 : 0;
+}
+
+static bool is_chosen(const struct listener *listener, const struct endpoint_socket *socket)
+{
+    const struct endpoint *endpoints[] = {listener->active, listener->canary};
+    for (unsigned i = 0; i < 2; i++)
+        if (endpoints[i] && socket >= endpoints[i]->sockets &&
+            socket < endpoints[i]->sockets + endpoints[i]->socket_count)
+            return true;
+    return false;
+}
+
+/* A chosen socket that is the last changes its number when another one leaves, and until the program is
+ * attached anew the number that it says would be nobody's: with more than one that is left, the hash could
+ * pick a draining one. So one more comes behind it first. It is the next one to be used. */
+static void add_filler(struct listener *listener, const struct endpoint_socket *leaving)
+{
+    const struct endpoint_socket *last = listener->order[listener->order_count - 1];
+    if (listener->filler.fd >= 0 || listener->order_count <= 2 || last == leaving ||
+        !is_chosen(listener, last))
+        return;
+    struct steering *steering = listener->steering;
+    CLEANUP_FD int fd = -1;
+    if (listener_socket_join(&listener->spec, &listener->address, &fd, NULL) < 0 ||
+        listener_socket_listen(&listener->spec, fd, NULL) < 0 ||
+        group_joined(listener, &listener->filler, NULL) < 0)
+        return;
+    listener->filler = (struct endpoint_socket){.id = ++steering->last_id, .fd = fd_take(&fd)};
+    if (steering->store)
+        steering->store(steering->ctx, listener->filler.id, listener->filler.fd);
+}
+
+/* ── ebpf ── */
+
+static int add_row(struct listener *listener, struct endpoint *endpoint, struct error *error)
+{
+    if (endpoint->row != STEER_NONE)
+        return 0;
+    return steer_row_new(
+        listener->steering->steer, listener->cell, endpoint->socket_count, &endpoint->row, error);
+}
+
+static int put_row(struct listener *listener, struct endpoint *endpoint, struct error *error)
+{
+    int r = add_row(listener, endpoint, error);
+    for (unsigned i = 0; r == 0 && i < endpoint->socket_count; i++)
+        if (endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].placed)
+            r = steer_put(
+                listener->steering->steer, listener->cell, endpoint->row, i, endpoint->sockets[i].fd, error);
+    return r;
+}
+
+static int new_cell(struct listener *listener, struct error *error)
+{
+    const struct listener_spec *spec = &listener->spec;
+    struct steer_address address = {
+        .flow_idle_ms = spec->flow_idle_ms < 0 ? FLOW_IDLE_MS : spec->flow_idle_ms,
+        .id_length = spec->connection_id};
+    return steer_cell_new(listener->steering->steer, &address, &listener->cell, error);
+}
+
+static void end_cell(struct listener *listener)
+{
+    if (listener->cell < STEER_CELLS)
+        steer_cell_free(listener->steering->steer, listener->cell);
+    listener->cell = STEER_CELLS;
+    for (struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
+        endpoint->row = STEER_NONE;
+}
+
+/* Everything is in the map before the program counts. */
+static int attach_ebpf(struct listener *listener, int fd, struct error *error)
+{
+    int r = new_cell(listener, error);
+    for (struct endpoint *endpoint = listener->endpoints; r == 0 && endpoint; endpoint = endpoint->next)
+        r = put_row(listener, endpoint, error);
+    if (r < 0)
+        return r;
+    const struct endpoint *active = listener->active ? listener->active : listener->endpoints;
+    steer_choose(listener->steering->steer, listener->cell, active->row,
+        listener->canary ? listener->canary->row : STEER_NONE, listener->share);
+    return steer_cell_attach(listener->steering->steer, listener->cell, fd, error);
+}
+
+/* ── the group ── */
+
+static int let_others_join(const struct listener *listener, int fd, struct error *error)
+{
+    int one = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot share %s", listener->spec.text);
+    return 0;
+}
+
+int group_begin(struct listener *listener, struct endpoint *endpoint, int *fd, struct error *error)
+{
+    int r = let_others_join(listener, *fd, error);
+    if (r == 0 && listener->spec.type == SOCK_DGRAM) {
+        CLEANUP_FD int joined = -1;
+        r = listener_socket_join(&listener->spec, &listener->address, &joined, error);
+        if (r == 0) {
+            fd_close(fd);
+            *fd = fd_take(&joined);
+        }
+    }
+    if (r < 0)
+        return r;
+    if (listener->tier == STEERING_EBPF) {
+        r = attach_ebpf(listener, *fd, error);
+        if (r < 0)
+            end_cell(listener);
+        return r;
+    }
+    static const unsigned first = 0;
+    r = classic_attach(*fd, &(struct classic_choice){.active = &first, .active_count = 1});
+    return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot steer %s by classic BPF", listener->spec.text)
+                 : 0;
+}
+
+int group_found(struct listener *listener, enum steering_tier tier, struct error *error)
+{
+    const struct endpoint *endpoint = listener->endpoints;
+    return let_others_join(listener, endpoint->sockets[0].fd, error);
+}
+
+int group_change(struct listener *listener, enum steering_tier tier, struct error *error)
+{
+    enum steering_tier before = listener->tier;
+    struct endpoint_socket *any = listener->order_count ? listener->order[0] : NULL;
+    assert(any);
+    int r;
+    if (tier == STEERING_EBPF) {
+        r = attach_ebpf(listener, any->fd, error);
+        if (r < 0)
+            end_cell(listener);
+    } else {
+        r = apply_classic(listener, error);
+    }
+    if (r < 0)
+        return r;
+    listener->tier = tier;
+    if (before == STEERING_EBPF)
+        end_cell(listener);
+    return 0;
+}
+
+int group_add(struct listener *listener, struct endpoint *endpoint, struct error *error)
+{
+    return listener->tier == STEERING_EBPF ? add_row(listener, endpoint, error) : 0;
+}
+
+void group_remove(struct listener *listener, struct endpoint *endpoint)
+{
+    if (listener->tier == STEERING_EBPF && listener->cell < STEER_CELLS && endpoint->row != STEER_NONE)
+        steer_row_free(listener->steering->steer, listener->cell, endpoint->row);
+    endpoint->row = STEER_NONE;
+}
+
+/* Shut down, not only closed: the workers and the keeper may still hold it. */
+void group_leave(struct listener *listener, struct endpoint_socket *socket, bool last)
+{
+    bool leaves = !last && is_steered(listener) && listener->spec.type == SOCK_STREAM;
+    if (leaves && listener->tier == STEERING_CBPF)
+        add_filler(listener, socket);
+    leave_order(listener, socket);
+    if (leaves)
+        shutdown(socket->fd, SHUT_RDWR);
+    if (leaves && listener->tier == STEERING_CBPF)
+        apply_classic(listener, NULL);
+}
+
+int group_place(struct endpoint *endpoint, unsigned place, struct error *error)
+{
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    int r = 0;
+    if (listener->tier == STEERING_EBPF)
+        r = steer_put(listener->steering->steer, listener->cell, endpoint->row, place, socket->fd, error);
+    if (r < 0)
+        return r;
+    socket->placed = true;
+    if (listener->tier == STEERING_CBPF && (endpoint == listener->active || endpoint == listener->canary))
+        r = apply_classic(listener, error);
+    return r;
+}
+
+void group_limit(struct endpoint *endpoint, unsigned count)
+{
+    struct listener *listener = endpoint->listener;
+    if (listener->tier == STEERING_EBPF)
+        steer_row_limit(listener->steering->steer, listener->cell, endpoint->row, count);
+    else if (listener->tier == STEERING_CBPF)
+        apply_classic(listener, NULL);
+}
+
+bool group_has_others(const struct endpoint *endpoint, unsigned place)
+{
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        if (i != place && endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].placed)
+            return true;
+    return false;
+}
+
+void group_abandon(struct endpoint *endpoint, unsigned place)
+{
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    socket->placed = false;
+    if (listener->spec.type == SOCK_STREAM) {
+        leave_order(listener, socket);
+        shutdown(socket->fd, SHUT_RDWR);
+    } else {
+        steer_take_out(listener->steering->steer, listener->cell, endpoint->row, place);
+    }
+}
+
+int group_apply(struct listener *listener, struct error *error)
+{
+    if (listener->tier == STEERING_EBPF) {
+        steer_choose(listener->steering->steer, listener->cell,
+            listener->active ? listener->active->row : STEER_NONE,
+            listener->canary ? listener->canary->row : STEER_NONE, listener->share);
+        return 0;
+    }
+    return listener->tier == STEERING_CBPF && listener->active ? apply_classic(listener, error) : 0;
+}
+
+void group_end(struct listener *listener)
+{
+    if (listener->tier == STEERING_EBPF)
+        end_cell(listener);
+}
