@@ -126,7 +126,8 @@ void listener_free(struct listener *listener)
     if (!listener)
         return;
     group_end(listener);
-    forget_socket(listener->steering, &listener->filler);
+    for (unsigned i = 0; i < LISTENER_FILLERS; i++)
+        forget_socket(listener->steering, &listener->fillers[i]);
     listener_spec_done(&listener->spec);
     free(listener->order);
     free(listener->bound);
@@ -135,15 +136,18 @@ void listener_free(struct listener *listener)
 
 /* ── sockets ── */
 
-/* One more socket of the address that listens; the filler where there is one. */
+/* One more socket of the address that listens; a filler where there is one. */
 static int join_socket(struct endpoint *endpoint, unsigned place, struct error *error)
 {
     struct listener *listener = endpoint->listener;
     struct endpoint_socket *socket = &endpoint->sockets[place];
-    if (listener->filler.fd >= 0) {
-        *socket = listener->filler;
-        listener->filler = (struct endpoint_socket){.fd = -1};
-        group_moved(listener, &listener->filler, socket);
+    for (unsigned i = 0; i < LISTENER_FILLERS; i++) {
+        struct endpoint_socket *filler = &listener->fillers[i];
+        if (filler->fd < 0)
+            continue;
+        *socket = *filler;
+        *filler = (struct endpoint_socket){.fd = -1};
+        group_moved(listener, filler, socket);
         return 0;
     }
     CLEANUP_FD int fd = -1;
@@ -257,7 +261,8 @@ static struct listener *listener_new(struct steering *steering, const struct lis
     listener->id = id;
     listener->tier = STEERING_SHARED;
     listener->cell = STEER_CELLS;
-    listener->filler.fd = -1;
+    for (unsigned i = 0; i < LISTENER_FILLERS; i++)
+        listener->fillers[i].fd = -1;
     return listener;
 }
 
@@ -454,7 +459,10 @@ static struct endpoint_socket *find_socket(struct listener *listener, uint64_t i
         for (unsigned i = 0; i < endpoint->socket_count; i++)
             if (endpoint->sockets[i].id == id)
                 return &endpoint->sockets[i];
-    return listener->filler.id == id ? &listener->filler : NULL;
+    for (unsigned i = 0; i < LISTENER_FILLERS; i++)
+        if (listener->fillers[i].id == id)
+            return &listener->fillers[i];
+    return NULL;
 }
 
 int listener_restore_order(struct listener *listener, const uint64_t *ids, unsigned count)

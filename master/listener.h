@@ -52,6 +52,9 @@ struct endpoint {
     bool counted; /* … its connections are counted as they come and go; false: only looks tell */
 };
 
+/* As many are left over when several generations leave one after the other. */
+#define LISTENER_FILLERS 4
+
 struct listener {
     struct steering *steering;
     uint64_t id; /* unique in the life of the main process */
@@ -67,7 +70,7 @@ struct listener {
     uint32_t share;
     struct endpoint_socket **order; /* the group, as the kernel numbers it (bpf/classic.h) */
     unsigned order_count;
-    struct endpoint_socket filler; /* cbpf: keeps the others' numbers when one leaves */
+    struct endpoint_socket fillers[LISTENER_FILLERS]; /* cbpf: keep the others' numbers when one leaves */
 };
 
 struct listener_request {
@@ -153,7 +156,7 @@ struct listener *listener_restore(struct steering *steering, const struct listen
 struct endpoint *endpoint_restore(struct listener *listener, const struct endpoint_kept *kept);
 /* *fd is taken. */
 void endpoint_restore_socket(struct endpoint *endpoint, unsigned place, uint64_t id, int *fd, bool placed);
-/* The group's order, by the sockets' ids; the filler is the one that no endpoint has. 0, or -ENOMEM. */
+/* The group's order, by the sockets' ids; fillers are those that no endpoint has. 0, or -ENOMEM. */
 int listener_restore_order(struct listener *listener, const uint64_t *ids, unsigned count);
 /* Frees one that has no endpoints. */
 void listener_free(struct listener *listener);

@@ -146,22 +146,24 @@ static bool is_chosen(const struct listener *listener, const struct endpoint_soc
 
 /* A chosen socket that is the last changes its number when another one leaves, and until the program is
  * attached anew the number that it says would be nobody's: with more than one that is left, the hash could
- * pick a draining one. So one more comes behind it first. It is the next one to be used. */
+ * pick one that isn't chosen. So one more comes behind it first. It is the next one to be used. */
 static void add_filler(struct listener *listener, const struct endpoint_socket *leaving)
 {
     const struct endpoint_socket *last = listener->order[listener->order_count - 1];
-    if (listener->filler.fd >= 0 || listener->order_count <= 2 || last == leaving ||
-        !is_chosen(listener, last))
-        return;
     struct steering *steering = listener->steering;
+    unsigned i = 0;
+    while (i < LISTENER_FILLERS && listener->fillers[i].fd >= 0)
+        i++;
+    if (listener->order_count <= 2 || last == leaving || !is_chosen(listener, last) || i == LISTENER_FILLERS)
+        return;
     CLEANUP_FD int fd = -1;
     if (listener_socket_join(&listener->spec, &listener->address, &fd, NULL) < 0 ||
         listener_socket_listen(&listener->spec, fd, NULL) < 0 ||
-        group_joined(listener, &listener->filler, NULL) < 0)
+        group_joined(listener, &listener->fillers[i], NULL) < 0)
         return;
-    listener->filler = (struct endpoint_socket){.id = ++steering->last_id, .fd = fd_take(&fd)};
+    listener->fillers[i] = (struct endpoint_socket){.id = ++steering->last_id, .fd = fd_take(&fd)};
     if (steering->store)
-        steering->store(steering->ctx, listener->filler.id, listener->filler.fd);
+        steering->store(steering->ctx, listener->fillers[i].id, listener->fillers[i].fd);
 }
 
 /* ── ebpf ── */
@@ -229,7 +231,8 @@ static int let_others_join(const struct listener *listener, int fd, struct error
 int group_begin(struct listener *listener, struct endpoint *endpoint, int *fd, struct error *error)
 {
     int r = let_others_join(listener, *fd, error);
-    if (r == 0 && listener->spec.type == SOCK_DGRAM) {
+    /* A socket for which the kernel chose the port loses it when it is shut down (tcp_set_state()). */
+    if (r == 0 && (listener->spec.type == SOCK_DGRAM || listener->spec.port == 0)) {
         CLEANUP_FD int joined = -1;
         r = listener_socket_join(&listener->spec, &listener->address, &joined, error);
         if (r == 0) {

@@ -114,7 +114,10 @@ static void save_listener(struct arena *arena, const struct listener *listener, 
     ret->tier = listener->tier;
     ret->reason = (char *)listener->reason;
     ret->cell = listener->cell;
-    ret->filler = listener->filler.fd >= 0 ? listener->filler.id : 0;
+    ret->fillers = arena_take(arena, LISTENER_FILLERS, sizeof *ret->fillers);
+    for (unsigned i = 0; ret->fillers && i < LISTENER_FILLERS; i++)
+        if (listener->fillers[i].fd >= 0)
+            ret->fillers[ret->n_fillers++] = listener->fillers[i].id;
     ret->order = arena_take(arena, listener->order_count, sizeof *ret->order);
     for (unsigned i = 0; ret->order && i < listener->order_count; i++)
         ret->order[ret->n_order++] = listener->order[i]->id;
@@ -343,10 +346,9 @@ static int restore_listener(struct master *master, const Gapless__State__Listene
         if (r < 0)
             return r;
     }
-    if (from->filler) {
-        listener->filler.id = from->filler;
-        listener->filler.fd = take_socket(master, from->filler);
-    }
+    for (size_t i = 0; i < from->n_fillers && i < LISTENER_FILLERS; i++)
+        listener->fillers[i] =
+            (struct endpoint_socket){.id = from->fillers[i], .fd = take_socket(master, from->fillers[i])};
     if (listener_restore_order(listener, from->order, (unsigned)from->n_order) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
