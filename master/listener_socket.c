@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/listener_socket.h"
 
+#include "master/unix_file.h"
+
 #include <errno.h>
-#include <grp.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <nss.h>
-#include <pwd.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -184,39 +185,13 @@ static int clear_path(
     if (!S_ISSOCK(st.st_mode))
         return error_set(error, EEXIST, BLAME_USER, "cannot bind %s: there is a %s at that path", spec->text,
             S_ISDIR(st.st_mode) ? "directory" : "file that is not a socket");
-    CLEANUP_FD int fd = socket(AF_UNIX, spec->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
-    if (connect(fd, (const struct sockaddr *)&address->storage, address->length) == 0 ||
-        errno != ECONNREFUSED)
+    int alive = unix_file_alive(spec->type, (const struct sockaddr *)&address->storage, address->length);
+    if (alive < 0)
+        return error_errno(error, -alive, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
+    if (alive)
         return bind_error(EADDRINUSE, spec, error);
     if (unlink(spec->path) < 0 && errno != ENOENT)
         return error_errno(error, errno, BLAME_USER, "cannot remove the stale socket at %s", spec->path);
-    return 0;
-}
-
-static int set_owner(const struct listener_spec *spec, struct error *error)
-{
-    uid_t uid = (uid_t)-1;
-    gid_t gid = (gid_t)-1;
-    if (spec->owner_user) {
-        struct passwd *user = getpwnam(spec->owner_user);
-        if (!user)
-            return error_set(
-                error, ENOENT, BLAME_USER, "%s: there is no user %s", spec->text, spec->owner_user);
-        uid = user->pw_uid;
-    }
-    if (spec->owner_group) {
-        struct group *group = getgrnam(spec->owner_group);
-        if (!group)
-            return error_set(
-                error, ENOENT, BLAME_USER, "%s: there is no group %s", spec->text, spec->owner_group);
-        gid = group->gr_gid;
-    }
-    if ((uid != (uid_t)-1 || gid != (gid_t)-1) && lchown(spec->path, uid, gid) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot give %s to its owner", spec->text);
-    if (spec->mode != (mode_t)-1 && chmod(spec->path, spec->mode) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot set the mode of %s", spec->text);
     return 0;
 }
 
@@ -226,20 +201,15 @@ static int bind_path(int fd, const struct listener_address *address, const struc
     int r = clear_path(spec, address, error);
     if (r < 0)
         return r;
-    /* Nobody can connect before mode and owner are as they shall be; without a mode it is the umask's, as
-     * ever. */
-    mode_t old = spec->mode != (mode_t)-1 ? umask(0777) : 0;
-    int code = bind(fd, (const struct sockaddr *)&address->storage, address->length) < 0 ? errno : 0;
-    if (spec->mode != (mode_t)-1)
-        umask(old);
-    if (code)
-        return bind_error(code, spec, error);
+    r = unix_file_bind(fd, (const struct sockaddr *)&address->storage, address->length, spec);
+    if (r < 0)
+        return bind_error(-r, spec, error);
     struct stat st;
     if (lstat(spec->path, &st) == 0) {
         ret_path->device = st.st_dev;
         ret_path->inode = st.st_ino;
     }
-    return set_owner(spec, error);
+    return unix_file_set_owner(spec, AT_FDCWD, spec->path, error);
 }
 
 static int open_unix(
@@ -347,9 +317,6 @@ int listener_socket_address(int fd, struct listener_address *ret_address)
 
 void listener_path_remove(const struct listener_spec *spec, const struct listener_path *path)
 {
-    struct stat st;
-    if (!path->inode || lstat(spec->path, &st) < 0)
-        return;
-    if (st.st_dev == path->device && st.st_ino == path->inode)
-        unlink(spec->path);
+    if (path->inode)
+        unix_file_remove(AT_FDCWD, spec->path, path->device, path->inode);
 }
