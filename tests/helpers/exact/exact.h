@@ -12,6 +12,7 @@
  *       passed         … threads of another process, which gets the connections by SCM_RIGHTS
  *       sendfile       … a thread for each; bodies by sendfile(2)
  *       banner         the server speaks first, BANNER_DELAY_MS after accept (serve.c)
+ *       deaf           accepts nothing: what comes waits in the queue
  *       native         … a thread for each; with libgapless (native.c): TERM comes when it has said done
  *       uring          HTTP by io_uring (uring.c); uring-sqpoll: the kernel's own thread submits
  *
@@ -40,6 +41,7 @@ struct exact_record {
 };
 
 extern struct exact_record *exact_record;
+extern unsigned exact_generation; /* the number of this one; 0: not one of gapless's */
 
 uint64_t exact_now_ns(void);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/helpers/exact/exact.h"
+#include "tests/helpers/inherited.h"
 
 #include <err.h>
 #include <errno.h>
@@ -9,30 +10,27 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LISTENER_FIRST 3
-#define LISTENER_MAX 16
 #define STACK_BYTES 262144
 
 static struct exact_record unrecorded;
 struct exact_record *exact_record = &unrecorded;
+unsigned exact_generation;
 
-enum mode { THREADS, PROCESSES, PASSED, SENDFILE, BANNER, NATIVE, URING, URING_SQPOLL, MODE_COUNT };
+enum mode { THREADS, PROCESSES, PASSED, SENDFILE, BANNER, DEAF, NATIVE, URING, URING_SQPOLL, MODE_COUNT };
 
 static long banner_delay_ms;
 
 static const char *const mode_names[MODE_COUNT] = {
-    "threads", "processes", "passed", "sendfile", "banner", "native", "uring", "uring-sqpoll"};
+    "threads", "processes", "passed", "sendfile", "banner", "deaf", "native", "uring", "uring-sqpoll"};
 
 uint64_t exact_now_ns(void)
 {
@@ -61,25 +59,6 @@ static void open_record(const char *prefix)
     if (mapped == MAP_FAILED)
         err(1, "%s", path);
     exact_record = mapped;
-    close(fd);
-}
-
-static void say_ready(void)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    if (!path)
-        return;
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t length = strlen(path);
-    if (length >= sizeof address.sun_path)
-        errx(1, "NOTIFY_SOCKET is too long");
-    memcpy(address.sun_path, path, length);
-    if (address.sun_path[0] == '@')
-        address.sun_path[0] = 0;
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || sendto(fd, "READY=1", 7, 0, (struct sockaddr *)&address, size) < 0)
-        err(1, "NOTIFY_SOCKET");
     close(fd);
 }
 
@@ -232,15 +211,15 @@ static void accept_all(enum mode mode, unsigned count)
     sigaddset(&drain, SIGUSR2);
     sigprocmask(SIG_BLOCK, &drain, NULL);
     int signals = signalfd(-1, &drain, SFD_CLOEXEC);
-    struct pollfd polled[LISTENER_MAX + 1];
+    struct pollfd polled[INHERITED_MAX + 1];
     for (unsigned i = 0; i < count; i++) {
-        int fd = LISTENER_FIRST + (int)i;
+        int fd = INHERITED_FIRST + (int)i;
         if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
             err(1, "descriptor %d", fd);
         polled[i] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
     polled[count] = (struct pollfd){.fd = signals, .events = POLLIN};
-    say_ready();
+    inherited_say_ready();
     for (;;) {
         if (poll(polled, count + 1, -1) < 0)
             continue;
@@ -257,21 +236,19 @@ static void accept_all(enum mode mode, unsigned count)
         pause();
 }
 
+static void accept_nothing(void)
+{
+    inherited_say_ready();
+    for (;;)
+        pause();
+}
+
 static enum mode parse_mode(const char *name)
 {
     for (int i = 0; i < MODE_COUNT; i++)
         if (strcmp(name, mode_names[i]) == 0)
             return (enum mode)i;
     errx(64, "no mode %s", name);
-}
-
-static unsigned count_listeners(void)
-{
-    const char *listeners = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
-    int count = listeners && pid && atoi(pid) == getpid() ? atoi(listeners) : 0;
-    if (count < 1 || count > LISTENER_MAX)
-        errx(64, "LISTEN_FDS: 1 to %d sockets are needed", LISTENER_MAX);
-    return (unsigned)count;
 }
 
 int main(int argc, char *argv[])
@@ -283,17 +260,20 @@ int main(int argc, char *argv[])
         open_record(argv[2]);
     if (argc > 3)
         banner_delay_ms = atol(argv[3]);
+    exact_generation = inherited_number("GAPLESS_GENERATION");
     struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESETHAND | SA_NODEFER};
     sigaction(SIGTERM, &term, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_IGN);
     if (mode == NATIVE)
         exact_serve_native(accept_native);
-    unsigned count = count_listeners();
-    int fds[LISTENER_MAX];
+    unsigned count = inherited_count();
+    int fds[INHERITED_MAX];
     for (unsigned i = 0; i < count; i++)
-        fds[i] = LISTENER_FIRST + (int)i;
+        fds[i] = INHERITED_FIRST + (int)i;
     if (mode == URING || mode == URING_SQPOLL)
-        exact_serve_uring(fds, count, mode == URING_SQPOLL, say_ready);
+        exact_serve_uring(fds, count, mode == URING_SQPOLL, inherited_say_ready);
+    if (mode == DEAF)
+        accept_nothing();
     accept_all(mode, count);
 }

@@ -7,7 +7,8 @@
  *     /wait?N         "ok" after N ms
  *     /stream?N,MS    N pieces of a chunked answer, MS apart
  *     /bytes?N        N bytes
- * Every answer but a stream's has its length.
+ *     /generation     the number of the server's generation
+ * Every answer but a stream's has its length, and the generation as X-Generation.
  *
  * The banner protocol: the server begins with a line; each line that comes is answered by one, QUIT is the
  * last.
@@ -146,7 +147,8 @@ static void answered(struct peer *peer)
 static bool answer_sized(struct peer *peer, const char *body, size_t size)
 {
     char head[256];
-    int length = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", size, body);
+    int length = snprintf(head, sizeof head,
+        "HTTP/1.1 200 OK\r\nX-Generation: %u\r\nContent-Length: %zu\r\n\r\n%s", exact_generation, size, body);
     return write_all(peer->fd, head, (size_t)length);
 }
 
@@ -172,6 +174,10 @@ static bool answer_http(struct peer *peer, const char *request)
         return answer_stream(peer, first, second);
     else if (sscanf(request, "GET /bytes?%ld ", &first) == 1)
         return answer_sized(peer, "", (size_t)first) && write_bytes(peer, (size_t)first);
+    else if (strncmp(request, "GET /generation ", 16) == 0) {
+        char body[16];
+        return answer_sized(peer, body, (size_t)snprintf(body, sizeof body, "%u\n", exact_generation));
+    }
     return answer_sized(peer, "ok\n", 3);
 }
 
