@@ -30,7 +30,8 @@ static struct endpoint *endpoint_new(struct listener *listener, const struct end
         .socket_count = kept->socket_count,
         .sockets = sockets,
         .row = kept->row,
-        .path = kept->path};
+        .path = kept->path,
+        .aside = kept->aside};
     struct endpoint **end = &listener->endpoints;
     while (*end)
         end = &(*end)->next;
@@ -84,18 +85,31 @@ static void close_socket(struct endpoint *endpoint, unsigned place, bool last)
     forget_socket(listener->steering, socket);
 }
 
+/* The names of a Unix socket, while it is open: the inode is its own. */
+static void withdraw(struct endpoint *endpoint, bool published)
+{
+    struct listener *listener = endpoint->listener;
+    listener_path_remove(&listener->spec, &endpoint->path);
+    if (!endpoint->aside.path[0])
+        return;
+    if (published && listener->steering->watch)
+        unix_path_watch_remove(listener->steering->watch, endpoint->aside.path);
+    unix_path_withdraw(&endpoint->aside);
+}
+
 static void endpoint_free(struct endpoint *endpoint)
 {
     struct listener *listener = endpoint->listener;
+    bool published = listener->active == endpoint;
     bool last = listener->endpoints == endpoint && !endpoint->next;
     if (listener->canary == endpoint)
         listener->canary = NULL;
     if (listener->active == endpoint)
         listener->active = NULL;
+    withdraw(endpoint, published);
     for (unsigned i = 0; i < endpoint->socket_count; i++)
         close_socket(endpoint, i, last);
     group_remove(listener, endpoint);
-    listener_path_remove(&listener->spec, &endpoint->path);
     for (struct endpoint **link = &listener->endpoints; *link; link = &(*link)->next)
         if (*link == endpoint) {
             *link = endpoint->next;
@@ -136,6 +150,18 @@ void listener_free(struct listener *listener)
 
 /* ── sockets ── */
 
+static int bind_aside(struct endpoint *endpoint, int *ret_fd, struct error *error)
+{
+    struct listener *listener = endpoint->listener;
+    CLEANUP_FD int fd = -1;
+    int r = listener_socket_unbound(&listener->spec, &fd, error);
+    if (r == 0)
+        r = unix_path_bind(fd, &listener->spec, endpoint->id, &endpoint->aside, error);
+    if (r == 0)
+        *ret_fd = fd_take(&fd);
+    return r;
+}
+
 /* One more socket of the address that listens; a filler where there is one. */
 static int join_socket(struct endpoint *endpoint, unsigned place, struct error *error)
 {
@@ -151,7 +177,9 @@ static int join_socket(struct endpoint *endpoint, unsigned place, struct error *
         return 0;
     }
     CLEANUP_FD int fd = -1;
-    int r = listener_socket_join(&listener->spec, &listener->address, &fd, error);
+    int r = listener->tier == STEERING_PATH
+                ? bind_aside(endpoint, &fd, error)
+                : listener_socket_join(&listener->spec, &listener->address, &fd, error);
     if (r == 0)
         r = listener_socket_listen(&listener->spec, fd, error);
     if (r == 0)
@@ -269,7 +297,10 @@ static struct listener *listener_new(struct steering *steering, const struct lis
 static int learn_address(struct listener *listener, int fd, struct error *error)
 {
     listener_socket_address(fd, &listener->address);
-    if (!listener->bound && !(listener->bound = listener_socket_describe(fd)))
+    if (!listener->bound)
+        listener->bound =
+            listener->tier == STEERING_PATH ? strdup(listener->spec.path) : listener_socket_describe(fd);
+    if (!listener->bound)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
 }
@@ -277,8 +308,9 @@ static int learn_address(struct listener *listener, int fd, struct error *error)
 /* The socket that was bound alone becomes the first of a group, or stays alone (shared). */
 static int begin(struct listener *listener, struct endpoint *endpoint, int *fd, struct error *error)
 {
+    bool group = listener->tier == STEERING_EBPF || listener->tier == STEERING_CBPF;
     int r = learn_address(listener, *fd, error);
-    if (r == 0 && listener->tier != STEERING_SHARED)
+    if (r == 0 && group)
         r = group_begin(listener, endpoint, fd, error);
     if (r == 0)
         r = listener_socket_listen(&listener->spec, *fd, error);
@@ -288,11 +320,11 @@ static int begin(struct listener *listener, struct endpoint *endpoint, int *fd, 
         return r;
     take_socket(endpoint, 0, fd);
     listener->active = endpoint;
-    if (listener->tier != STEERING_SHARED)
-        r = endpoint->per_worker ? 0 : group_place(endpoint, 0, error);
-    else
-        endpoint->sockets[0].placed = true;
-    return r;
+    if (listener->tier == STEERING_PATH)
+        r = unix_path_publish(&endpoint->aside, NULL, error);
+    if (r == 0 && listener->tier == STEERING_PATH)
+        r = group_apply(listener, error);
+    return r == 0 && !endpoint->per_worker ? group_place(endpoint, 0, error) : r;
 }
 
 static int open_in(struct steering *steering, const struct listener_request *request, enum steering_tier tier,
@@ -304,8 +336,13 @@ static int open_in(struct steering *steering, const struct listener_request *req
     listener->tier = tier;
     struct endpoint *endpoint = make_endpoint(listener, request, tier);
     CLEANUP_FD int fd = -1;
-    int r = endpoint ? listener_socket_open(&listener->spec, request->source, &endpoint->path, &fd, error)
-                     : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = endpoint ? 0 : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    if (r == 0 && tier == STEERING_PATH) {
+        unix_path_clean(&listener->spec, NULL); /* what can't be cleaned stands in nobody's way */
+        r = bind_aside(endpoint, &fd, error);
+    } else if (r == 0) {
+        r = listener_socket_open(&listener->spec, request->source, &endpoint->path, &fd, error);
+    }
     if (r == 0)
         r = begin(listener, endpoint, &fd, error);
     if (r == 0)
@@ -331,7 +368,7 @@ int listener_open(struct steering *steering, const struct listener_request *requ
             return 0;
         }
         /* Of the address itself, not of the tier: no other tier will mend it. */
-        if (error->blame == BLAME_USER || i + 1 == plan.count)
+        if ((error->blame == BLAME_USER && plan.tiers[i] != STEERING_PATH) || i + 1 == plan.count)
             return r;
         snprintf(plan.reason, sizeof plan.reason, "%s", error->message);
     }
@@ -362,6 +399,7 @@ static int join_in(struct listener *listener, const struct listener_request *req
         *ret_endpoint = endpoint_ref(listener->active);
         return 0;
     }
+    enum steering_tier before = listener->tier;
     struct endpoint *endpoint = make_endpoint(listener, request, tier);
     if (!endpoint)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
@@ -370,13 +408,15 @@ static int join_in(struct listener *listener, const struct listener_request *req
         r = group_found(listener, tier, error);
     if (r == 0)
         r = join_socket(endpoint, 0, error);
-    if (r == 0 && tier != STEERING_SHARED && listener->tier != tier)
+    if (r == 0 && tier != STEERING_SHARED && tier != STEERING_PATH && listener->tier != tier)
         r = group_change(listener, tier, error);
     if (r == 0)
         r = group_add(listener, endpoint, error);
     if (r == 0 && !endpoint->per_worker)
         r = group_place(endpoint, 0, error);
     if (r < 0) {
+        if (tier == STEERING_PATH)
+            listener->tier = before;
         endpoint_unref(endpoint);
         return r;
     }
@@ -395,7 +435,7 @@ int listener_join(struct listener *listener, const struct listener_request *requ
             snprintf(listener->reason, sizeof listener->reason, "%s", plan.reason);
             return 0;
         }
-        if (error->blame != BLAME_USER && i + 1 < plan.count) {
+        if ((error->blame != BLAME_USER || plan.tiers[i] == STEERING_PATH) && i + 1 < plan.count) {
             snprintf(plan.reason, sizeof plan.reason, "%s", error->message);
             r = 0;
         }
@@ -420,6 +460,16 @@ int listener_choose(struct listener *listener, struct endpoint *active, struct e
         listener->share = share_before;
     }
     return r;
+}
+
+int listener_path_lost(struct listener *listener, const struct unix_path_event *event, struct error *error)
+{
+    if (event->replaced)
+        return error_set(error, EADDRINUSE, BLAME_PEER,
+            "another socket stands at %s: a worker that binds the path itself must take the one that it is "
+            "given",
+            event->path.path);
+    return listener->active ? group_publish_again(listener, error) : 0;
 }
 
 /* ── a later master ── */

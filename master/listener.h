@@ -25,6 +25,7 @@
 #include "master/listener_socket.h"
 #include "master/listener_spec.h"
 #include "master/steering.h"
+#include "master/unix_path_watch.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +48,8 @@ struct endpoint {
     unsigned socket_count;
     struct endpoint_socket *sockets;
     unsigned row;              /* ebpf */
-    struct listener_path path; /* Unix */
+    struct listener_path path; /* Unix, bound at the public path; else zero */
+    struct unix_path aside;    /* path tier; aside.path is empty where it isn't that */
     unsigned tag;              /* the tracker's (tracking.h); 0: not tracked */
     bool counted; /* … its connections are counted as they come and go; false: only looks tell */
 };
@@ -116,6 +118,10 @@ const char *endpoint_steering(const struct endpoint *endpoint);
 /* Only the first `workers` workers' own sockets may be chosen. */
 void endpoint_limit(struct endpoint *endpoint, unsigned workers);
 
+/* Somebody has taken the path away: it is published again, unless another socket stands there. 0, or why not.
+ */
+int listener_path_lost(struct listener *listener, const struct unix_path_event *event, struct error *error);
+
 /* Gives up the socket of a worker that has been scaled away. */
 void endpoint_close_socket(struct endpoint *endpoint, unsigned worker);
 
@@ -148,6 +154,7 @@ struct endpoint_kept {
     unsigned socket_count;
     unsigned row;
     struct listener_path path;
+    struct unix_path aside;
 };
 
 /* A listener without endpoints; it goes with its last one. NULL when out of memory. */

@@ -33,6 +33,8 @@ static unsigned tiers_of(const struct listener_spec *spec, enum steering_tier *r
         ret_tiers[count++] = STEERING_EBPF;
     if (spec->family == LISTENER_TCP)
         ret_tiers[count++] = STEERING_CBPF;
+    if (spec->family == LISTENER_UNIX && spec->path[0] == '/')
+        ret_tiers[count++] = STEERING_PATH;
     ret_tiers[count++] = STEERING_SHARED;
     return count;
 }
@@ -257,6 +259,10 @@ int group_begin(struct listener *listener, struct endpoint *endpoint, int *fd, s
 int group_found(struct listener *listener, enum steering_tier tier, struct error *error)
 {
     const struct endpoint *endpoint = listener->endpoints;
+    if (tier == STEERING_PATH) {
+        listener->tier = tier;
+        return 0;
+    }
     return let_others_join(listener, endpoint->sockets[0].fd, error);
 }
 
@@ -351,8 +357,41 @@ void group_abandon(struct endpoint *endpoint, unsigned place)
     }
 }
 
+/* What may be replaced: the sockets of all generations. */
+static int publish(struct listener *listener, bool strangers, struct error *error)
+{
+    struct unix_path at_public = {.inode = 0};
+    const struct unix_path *ours[STEER_ROWS + 1];
+    struct unix_path_over over = {.ours = ours, .strangers = strangers};
+    for (const struct endpoint *endpoint = listener->endpoints; endpoint && over.count < STEER_ROWS;
+         endpoint = endpoint->next) {
+        if (endpoint->aside.path[0]) {
+            ours[over.count++] = &endpoint->aside;
+        } else if (endpoint->path.inode) {
+            snprintf(at_public.path, sizeof at_public.path, "%s", listener->spec.path);
+            at_public.device = endpoint->path.device;
+            at_public.inode = endpoint->path.inode;
+            ours[over.count++] = &at_public;
+        }
+    }
+    if (!listener->active->aside.path[0])
+        return error_set(error, EOPNOTSUPP, BLAME_OURS,
+            "%s: a socket that was bound at its path can't be brought back to it", listener->spec.text);
+    int r = unix_path_publish(&listener->active->aside, &over, error);
+    if (r == 0 && listener->steering->watch)
+        unix_path_watch_set(listener->steering->watch, &listener->active->aside, listener, NULL);
+    return r;
+}
+
+int group_publish_again(struct listener *listener, struct error *error)
+{
+    return publish(listener, true, error);
+}
+
 int group_apply(struct listener *listener, struct error *error)
 {
+    if (listener->tier == STEERING_PATH)
+        return listener->active ? publish(listener, false, error) : 0;
     if (listener->tier == STEERING_EBPF) {
         steer_choose(listener->steering->steer, listener->cell,
             listener->active ? listener->active->row : STEER_NONE,

@@ -212,15 +212,25 @@ static int bind_path(int fd, const struct listener_address *address, const struc
     return unix_file_set_owner(spec, AT_FDCWD, spec->path, error);
 }
 
-static int open_unix(
-    const struct listener_spec *spec, struct listener_path *ret_path, int *ret_fd, struct error *error)
+int listener_socket_unbound(const struct listener_spec *spec, int *ret_fd, struct error *error)
 {
     CLEANUP_FD int fd = socket(AF_UNIX, spec->type | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot make a socket for %s", spec->text);
+    int r = set_buffers(fd, spec, error);
+    if (r < 0)
+        return r;
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+static int open_unix(
+    const struct listener_spec *spec, struct listener_path *ret_path, int *ret_fd, struct error *error)
+{
+    CLEANUP_FD int fd = -1;
     struct listener_address address;
     unix_address(spec, &address);
-    int r = set_buffers(fd, spec, error);
+    int r = listener_socket_unbound(spec, &fd, error);
     if (r == 0 && spec->path[0] != '@')
         r = bind_path(fd, &address, spec, ret_path, error);
     else if (r == 0 && bind(fd, (const struct sockaddr *)&address.storage, address.length) < 0)

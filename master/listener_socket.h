@@ -39,6 +39,9 @@ struct listener_source {
 int listener_socket_open(struct listener_spec *spec, const struct listener_source *source,
     struct listener_path *ret_path, int *ret_fd, struct error *error);
 
+/* Unix: a socket with its options that isn't bound. */
+int listener_socket_unbound(const struct listener_spec *spec, int *ret_fd, struct error *error);
+
 /* TCP, UDP: one more at an address, where those that are there have SO_REUSEPORT (and are this user's). */
 int listener_socket_join(
     const struct listener_spec *spec, const struct listener_address *at, int *ret_fd, struct error *error);

@@ -6,6 +6,7 @@
 #include "master/admin.h"
 #include "master/admin_path.h"
 #include "master/log.h"
+#include "master/path_guard.h"
 #include "master/pid_file.h"
 #include "master/requests.h"
 #include "master/service.h"
@@ -108,6 +109,7 @@ static void on_settle(evutil_socket_t fd, short what, void *ctx)
     if (master->ended)
         return;
     free_removed(master);
+    path_guard_look(master->path_guard);
     master_announce(master);
     master_save(master);
     end_if_all_have(master);
@@ -304,6 +306,7 @@ static void open_steering(struct master *master)
     }
     if (waiting_open(&master->waiting, NULL) < 0)
         master->waiting = NULL;
+    master->path_guard = path_guard_new(master->base, &master->steering);
 }
 
 static int start_services(struct master *master, struct error *error)
@@ -424,6 +427,7 @@ static void release(struct master *master)
         service_free(service);
     }
     admin_close(master->admin);
+    path_guard_free(master->path_guard);
     steering_close(&master->steering);
     waiting_close(master->waiting);
     tracking_close(master->tracking);

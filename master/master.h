@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 struct admin;
+struct path_guard;
 struct service;
 struct tracking;
 struct waiter;
@@ -37,6 +38,7 @@ struct master {
     struct service *services;
     struct tracking *tracking;
     struct steering steering;
+    struct path_guard *path_guard;
     unsigned steering_kept;  /* descriptors of it that the keeper has */
     struct waiting *waiting; /* what waits at sockets; NULL: not known */
     struct admin *admin;

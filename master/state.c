@@ -92,6 +92,12 @@ static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, 
     ret->row = endpoint->row;
     ret->path_device = endpoint->path.device;
     ret->path_inode = endpoint->path.inode;
+    if (endpoint->aside.path[0]) {
+        ret->aside = (char *)endpoint->aside.keep;
+        ret->named_public = endpoint->aside.named_public;
+        ret->path_device = endpoint->aside.device;
+        ret->path_inode = endpoint->aside.inode;
+    }
     ret->sockets = arena_take(arena, endpoint->socket_count, sizeof *ret->sockets);
     for (unsigned i = 0; ret->sockets && i < endpoint->socket_count; i++) {
         Gapless__State__Socket *item =
@@ -307,6 +313,18 @@ static int take_socket(struct master *master, uint64_t id)
     return fd;
 }
 
+/* A private name that has vanished meanwhile is put back; what can't be mended shows when it is published. */
+static void restore_aside(
+    const struct listener *listener, const Gapless__State__Endpoint *from, struct endpoint_kept *kept)
+{
+    kept->aside = (struct unix_path){
+        .device = kept->path.device, .inode = kept->path.inode, .named_public = from->named_public};
+    snprintf(kept->aside.path, sizeof kept->aside.path, "%s", listener->spec.path);
+    snprintf(kept->aside.keep, sizeof kept->aside.keep, "%s", from->aside);
+    kept->path = (struct listener_path){.inode = 0};
+    unix_path_mend(&kept->aside, NULL);
+}
+
 static int restore_endpoint(struct master *master, struct listener *listener,
     const Gapless__State__Endpoint *from, struct error *error)
 {
@@ -316,6 +334,8 @@ static int restore_endpoint(struct master *master, struct listener *listener,
         .socket_count = from->socket_count,
         .row = from->row,
         .path = {.device = (dev_t)from->path_device, .inode = (ino_t)from->path_inode}};
+    if (from->aside && *from->aside)
+        restore_aside(listener, from, &kept);
     struct endpoint *endpoint = from->socket_count ? endpoint_restore(listener, &kept) : NULL;
     if (!endpoint)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");

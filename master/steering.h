@@ -15,6 +15,8 @@
 
 #include <stdint.h>
 
+struct unix_path_watch;
+
 enum steering_tier { STEERING_EBPF, STEERING_CBPF, STEERING_PATH, STEERING_SHARED, STEERING_TIER_COUNT };
 
 /* What a tier can do. */
@@ -26,9 +28,10 @@ enum steering_ability {
 };
 
 struct steering {
-    struct steer *steer;  /* NULL: no eBPF here … */
-    struct error missing; /* … and why */
-    uint64_t last_id;     /* of listeners, endpoints and sockets: unique in the life of the main process */
+    struct steer *steer;           /* NULL: no eBPF here … */
+    struct error missing;          /* … and why */
+    struct unix_path_watch *watch; /* of published paths; NULL: nobody looks whether they are taken away */
+    uint64_t last_id; /* of listeners, endpoints and sockets: unique in the life of the main process */
     /* Keeps a socket for a later master, and forgets it. The descriptor is lent. NULL: nobody does. */
     void (*store)(void *ctx, uint64_t id, int fd);
     void (*forget)(void *ctx, uint64_t id);

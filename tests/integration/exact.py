@@ -53,7 +53,9 @@ def best_steering(spec):
     ebpf = why_no_bpf() is None
     if spec.startswith("tcp:"):
         return "ebpf" if ebpf else "cbpf"
-    return "ebpf" if ebpf and spec.startswith("udp:") else "shared"
+    if spec.startswith("udp:") and ebpf:
+        return "ebpf"
+    return "path" if spec.startswith("unix:/") else "shared"
 
 
 class Record:
