@@ -27,7 +27,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define UDP_HEADER 8   /* RFC 768 */
 #define QUIC_LONG 0x80 /* RFC 9000, section 17.2: a long header, with the length of the connection ID */
 /* Sockets of a row that are tried, when those before them are gone. */
-#define TRIES 32
+#define TRIES 8
 
 /* The cell of the address that the program is loaded for. */
 const volatile __u32 cell_index;
