@@ -92,7 +92,8 @@ struct config_service {
     enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
     enum config_steering steering; /* of the listeners that don't say their own: config_steering_of() */
     int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
-    int64_t ready_timeout_ms;      /* 0: none */
+    char *ready_probe;             /* probe_spec.h; NULL: none, the workers say it themselves */
+    int64_t ready_timeout_ms;
     int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
     int64_t drain_timeout_ms; /* 0: none */
     int64_t drain_quiet_ms;   /* an unmodified worker's last write must be so long ago before it is drained */

@@ -62,6 +62,7 @@ void generation_free(struct generation *generation)
         worker_free(worker);
     }
     settle_end(generation->settle);
+    readiness_free(generation->readiness);
     release_endpoints(generation, true);
     free(generation->endpoints);
     config_unref(generation->config);
@@ -185,6 +186,8 @@ static void tell(struct generation *generation)
     generation->told = true;
     settle_end(generation->settle);
     generation->settle = NULL;
+    readiness_free(generation->readiness);
+    generation->readiness = NULL;
     for (struct worker *worker = generation->workers; worker; worker = worker->next)
         worker_drain(worker, steered);
     release_endpoints(generation, service_is_stopping(generation->service));

@@ -18,6 +18,7 @@
 
 #include "master/config.h"
 #include "master/listener.h"
+#include "master/readiness.h"
 #include "master/settle.h"
 #include "master/worker.h"
 
@@ -44,6 +45,7 @@ struct generation {
     const struct config_service *settings; /* in config */
     struct endpoint **endpoints; /* references, in the order of the settings; NULL where given back */
     struct settle *settle;       /* while it drains and its workers haven't been told; else NULL */
+    struct readiness *readiness; /* where the service has a probe; else NULL */
     bool told;                   /* its workers have been */
     struct worker *workers;
     unsigned worker_count; /* how many there shall be; TTIN and TTOU change it */

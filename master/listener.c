@@ -203,6 +203,10 @@ int endpoint_socket(struct endpoint *endpoint, unsigned worker, struct error *er
             endpoint->listener->spec.text, endpoint->socket_count);
     if (endpoint->sockets[place].fd < 0) {
         int r = join_socket(endpoint, place, error);
+        /* As long as the endpoint isn't chosen, only probes get there. */
+        const struct endpoint *active = endpoint->listener->active;
+        if (r == 0 && active && active != endpoint)
+            r = group_place(endpoint, place, error);
         if (r < 0)
             return r;
     }

@@ -17,7 +17,7 @@ unsigned steering_abilities(enum steering_tier tier)
         [STEERING_EBPF] =
             STEERING_CAN_GO_BACK | STEERING_CAN_SHARE | STEERING_CAN_PROBE | STEERING_CAN_MIGRATE,
         [STEERING_CBPF] = STEERING_CAN_GO_BACK | STEERING_CAN_SHARE,
-        [STEERING_PATH] = STEERING_CAN_GO_BACK,
+        [STEERING_PATH] = STEERING_CAN_GO_BACK | STEERING_CAN_PROBE,
     };
     return (unsigned)tier < STEERING_TIER_COUNT ? abilities[tier] : 0;
 }

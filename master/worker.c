@@ -3,6 +3,7 @@
 
 #include "ipc/fd.h"
 #include "master/activation.h"
+#include "master/generation.h"
 #include "master/master.h"
 #include "master/native_count.h"
 #include "master/spawn.h"
@@ -315,6 +316,7 @@ static int start(struct worker *worker, struct error *error)
     worker_store(worker);
     master_save(master_of(worker));
     spawn_release(worker->start_fd);
+    readiness_begin(worker->generation);
     return 0;
 }
 
@@ -359,6 +361,12 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
 
 void worker_is_ready(struct worker *worker)
 {
+    if (!settings_of(worker)->ready_probe)
+        worker_answered(worker);
+}
+
+void worker_answered(struct worker *worker)
+{
     if (worker->state != WORKER_STARTING)
         return;
     if (worker->start_event)
@@ -383,11 +391,17 @@ static void starting_timeout(struct worker *worker)
         return;
     }
     struct error error;
-    error_set(&error, ETIMEDOUT, BLAME_PEER,
-        "worker %u was not ready within %" PRId64
-        " ms (it said neither ready on the control channel nor READY=1%s; a "
-        "server that can't say so needs ready.alive)",
-        worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "");
+    const char *probe = settings->ready_probe ? readiness_failure(worker->generation) : NULL;
+    if (probe)
+        error_set(&error, ETIMEDOUT, BLAME_PEER,
+            "worker %u was not ready within %" PRId64 " ms (ready.probe %s: %s)", worker->index,
+            settings->ready_timeout_ms, settings->ready_probe, *probe ? probe : "no answer yet");
+    else
+        error_set(&error, ETIMEDOUT, BLAME_PEER,
+            "worker %u was not ready within %" PRId64 " ms (it said neither ready on the control channel nor "
+                                                      "READY=1%s; a server that can't say so needs "
+            "ready.probe, or ready.alive)",
+            worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "");
     worker_fail(worker, &error);
 }
 
@@ -609,4 +623,6 @@ void worker_resume(struct worker *worker, enum worker_state state)
             worker->accepts || (!worker->native && settings_of(worker)->drain_signal));
     if (state == WORKER_STARTING)
         worker_orphaned(worker, clock_monotonic_ms());
+    if (state == WORKER_STARTING)
+        readiness_begin(worker->generation);
 }

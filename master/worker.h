@@ -68,6 +68,7 @@ struct worker {
 
     struct channel *control; /* NULL: the worker closed it, or was cut off */
     bool native;             /* has said hello */
+    bool said_ready;         /* … and ready */
     bool done;               /* a native worker has nothing in flight any more */
     char *version;           /* what it called itself, or NULL */
     struct handoff handoff;
@@ -146,8 +147,12 @@ void worker_signal(struct worker *worker, int number);
 /* Says that it is at fault, and ends it: told to the service as failed, unless it was being ended anyway. */
 void worker_fail(struct worker *worker, const struct error *why);
 
-/* It can serve: by hello and ready, READY=1, an einhorn ack. */
+/* It says that it can serve: by hello and ready, READY=1, an einhorn ack. Where the service has a probe only
+ * that counts. */
 void worker_is_ready(struct worker *worker);
+
+/* Its generation has answered a probe. */
+void worker_answered(struct worker *worker);
 
 /* The keeper has reaped it. wait_status as waitpid(2), -1: not known. */
 void worker_exited(struct worker *worker, int wait_status);

@@ -184,8 +184,9 @@ static int take_ready(struct worker *worker, struct error *error)
         return error_set(error, EPROTO, BLAME_PEER, "it said ready before hello");
     if (!handoff_done(&worker->handoff))
         return error_set(error, EPROTO, BLAME_PEER, "it said ready before it had acknowledged its listeners");
-    if (worker->state == WORKER_READY)
+    if (worker->said_ready)
         return error_set(error, EPROTO, BLAME_PEER, "it said ready twice");
+    worker->said_ready = true;
     worker_is_ready(worker);
     return 0;
 }

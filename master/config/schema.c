@@ -105,6 +105,11 @@ static const struct config_key keys[] = {
     {.path = "ready.alive", .flag = "ready-alive", SERVICE(ready_alive_ms), .type = TYPE_DURATION,
         .minimum = 1, .maximum = DAY, .unset = "the worker must say so", .argument = "TIME",
         .help = "count a worker as ready once it has lived so long, for servers that can't say so"},
+    {.path = "ready.probe", .flag = "ready-probe", SERVICE(ready_probe), .type = TYPE_TEXT,
+        .unset = "the worker must say so", .argument = "PROBE",
+        .help = "ask the new generation, alone, on its public address until it answers: tcp is a connection that is "
+                "accepted, http:/PATH a status of 200 to 399; with NAME= before it on that listener, else on the "
+                "first that can be asked; takes steering by ebpf, or a Unix path"},
     {.path = "ready.timeout", .flag = "ready-timeout", SERVICE(ready_timeout_ms), .type = TYPE_DURATION,
         .fallback = "30s", .maximum = DAY, .argument = "TIME",
         .help = "a new generation that isn't ready by then has failed; 0: wait for ever"},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/config/service.h"
 
+#include "master/config/probe_spec.h"
 #include "master/config/quote.h"
 #include "master/config/schema.h"
 #include "master/config/value.h"
@@ -36,6 +37,7 @@ void config_service_done(struct config_service *service)
     free(service->cwd);
     value_free_words(service->env);
     free(service->rlimits);
+    free(service->ready_probe);
     value_free_words(service->capabilities);
     *service = (struct config_service){.umask = (mode_t)-1, .ready_alive_ms = -1};
 }
@@ -80,6 +82,16 @@ static int check_listeners(const struct config_service *service, const struct co
     return 0;
 }
 
+static int check_probe(const struct config_service *service, struct error *error)
+{
+    struct probe_spec spec;
+    if (!service->ready_probe)
+        return 0;
+    if (service->ready_alive_ms >= 0)
+        return error_set(error, EINVAL, BLAME_USER, "it can't be together with ready.alive");
+    return probe_spec_parse(service->ready_probe, service, &spec, error);
+}
+
 int config_service_check(const struct config_service *service, const struct config_service *others,
     size_t count, const char **ret_key, struct error *error)
 {
@@ -99,6 +111,10 @@ int config_service_check(const struct config_service *service, const struct conf
             value_duration_text(service->backoff_initial_ms).text,
             value_duration_text(service->backoff_max_ms).text);
     }
+    *ret_key = "ready.probe";
+    int r = check_probe(service, error);
+    if (r < 0)
+        return r;
     *ret_key = "listen";
     return check_listeners(service, others, count, error);
 }

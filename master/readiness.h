@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A generation whose service has `ready.probe`: it is asked again and again, alone, until it answers. Then
+ * its workers that were starting are ready. Runs in the master's loop; ready.timeout is the workers' own
+ * timer's.
+ *
+ * Of several workers that share their sockets it can't be told which one answered.
+ */
+#ifndef GAPLESS_MASTER_READINESS_H
+#define GAPLESS_MASTER_READINESS_H
+
+struct generation;
+struct readiness;
+
+/* A worker of the generation has been started. Does nothing where the service has no probe, or one is under
+ * way. */
+void readiness_begin(struct generation *generation);
+
+/* Why it isn't ready yet, in words; "" where nothing is known. */
+const char *readiness_failure(const struct generation *generation);
+
+/* NULL is allowed. */
+void readiness_free(struct readiness *readiness);
+
+#endif

@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""`ready.probe`: the new generation is asked on the public address, alone, until it answers; the old one serves meanwhile and is never
+taken for it."""
+
+import shlex
+import signal
+
+import exact
+import harness
+
+QUICK = ("--drain-quiet", "50ms", "--drain-idle-grace", "0", "--ready-timeout", "3s")
+
+
+class Probed:
+    def setUp(self):
+        super().setUp()
+        self.open_address()
+
+    def serve_probed(self, probe, *flags):
+        self.install_server(self.hello_command())
+        return self.serve(*QUICK, "--ready-probe", probe, *flags, "-l", f"web={self.listen}", "--", str(self.dir / "server"))
+
+    def install_server(self, command, before=""):
+        self.write("server", f"#!/bin/sh\n{before}\nexec {command}\n", 0o755)
+
+    def hello_command(self, version="one"):
+        return shlex.join([harness.program("GAPLESS_HELLO"), "--version-name", version])
+
+    def mute(self):
+        """A server that takes its sockets and accepts nothing, though it says that it is ready."""
+        return shlex.join([harness.program("GAPLESS_EXACT"), "deaf", str(self.dir / "record")])
+
+    def load(self):
+        return harness.Load(self, "--rate", 200, "--by-body", self.target)
+
+    def fails_to_upgrade(self, gapless, *words):
+        load = self.load()
+        gapless.hup()
+        line = gapless.log.wait("upgrade failed", generation=2)
+        for word in words:
+            self.assertIn(word, line.fields["reason"])
+        harness.wait_until(lambda: len(gapless.service()["generations"]) == 1, "the failed generation to be gone")
+        report = load.stop()
+        self.assert_clean(report)
+        self.assertEqual(set(report["by"]), {"one generation 1"})
+
+    def test_server_that_answers_is_ready(self):
+        for probe in ("http:/version", "web=http:/version", "tcp"):
+            gapless = self.serve_probed(probe)
+            load = self.load()
+            self.install_server(self.hello_command("two"))
+            gapless.upgrade_by_hup()
+            self.assert_clean(load.stop())
+            self.assertEqual(gapless.terminate(), 0)
+            self.open_address()
+
+    def test_server_that_says_ready_and_answers_nothing_fails(self):
+        for probe in ("http:/version", "tcp"):
+            gapless = self.serve_probed(probe)
+            self.install_server(self.mute())
+            self.fails_to_upgrade(gapless, "ready.probe", "no answer in time")
+            self.assertEqual(gapless.terminate(), 0)
+            self.open_address()
+
+    def test_answer_with_an_error_status_is_none(self):
+        gapless = self.serve_probed("http:/version")
+        probe = "http:/nowhere"
+        self.assertEqual(gapless.terminate(), 0)
+        self.open_address()
+        gapless = self.start(*QUICK, "--restart", "no", "--ready-probe", probe, "-l", self.listen, "--", str(self.dir / "server"))
+        line = gapless.log.wait("worker failed", generation=1)
+        self.assertIn("status 404", line.fields["reason"])
+
+    def test_slow_server_is_asked_until_it_answers(self):
+        gapless = self.serve_probed("http:/version")
+        load = self.load()
+        self.install_server(self.hello_command("two"), before="sleep 1")
+        gapless.upgrade_by_hup()
+        report = load.stop()
+        self.assert_clean(report)
+        self.assertEqual(set(report["by"]), {"one generation 1", "two generation 2"})
+
+    def test_master_that_is_killed_meanwhile_goes_on_asking(self):
+        gapless = self.serve_probed("http:/version")
+        self.install_server(self.hello_command("two"), before=f"while [ ! -e {self.dir}/go ]; do sleep 0.05; done")
+        master = gapless.wait_master()
+        gapless.hup()
+        gapless.log.wait("worker started", generation=2)
+        harness.os.kill(master, signal.SIGKILL)
+        gapless.wait_master(but=master)
+        self.write("go", "")
+        gapless.wait_serving(2)
+
+
+@exact.needs_bpf
+class TcpTest(Probed, harness.TestCase):
+    def open_address(self):
+        self.port = harness.free_port()
+        self.listen = self.target = f"tcp:127.0.0.1:{self.port}"
+        self.target += "/version"
+
+    def test_every_address_is_asked_by_the_loopback_one(self):
+        for listen in (f"tcp:{self.port}", f"tcp:0.0.0.0:{self.port}", f"tcp:[::]:{self.port},v6only", f"tcp:{self.port},per_worker"):
+            self.listen = listen
+            gapless = self.serve_probed("http:/version", "-n", "2")
+            gapless.upgrade_by_hup()
+            self.assertEqual(gapless.terminate(), 0)
+
+
+class PathTest(Probed, harness.TestCase):
+    def open_address(self):
+        self.listen = f"unix:{self.dir}/web{len(self.started)}.sock"
+        self.target = f"{self.listen}:/version"
+
+
+class RefusedTest(harness.TestCase):
+    def refuse(self, *flags, words):
+        gapless = self.start(*flags, "--", "/bin/true")
+        self.assertEqual(gapless.wait_exit(), 2)
+        complaints = gapless.complaints()
+        self.assertEqual(len(complaints), 1, gapless.log.text())
+        for word in words:
+            self.assertIn(word, complaints[0].text)
+
+    def test_probe_that_can_not_be_is_an_error_of_the_configuration(self):
+        tcp = f"tcp:127.0.0.1:{harness.free_port()}"
+        self.refuse("--ready-probe", "udp", "-l", tcp, words=["ready-probe", "neither tcp nor http:/PATH"])
+        self.refuse("--ready-probe", "tcp", words=["no TCP or Unix stream listener"])
+        self.refuse("--ready-probe", "x=tcp", "-l", tcp, words=["no listener of that name"])
+        self.refuse("--ready-probe", "tcp", "-l", f"{tcp},steering=shared", words=["no TCP or Unix stream listener"])
+        self.refuse("--ready-probe", "web=tcp", "-l", f"web={tcp},steering=cbpf", words=["can't be asked"])
+        self.refuse("--ready-probe", "tcp", "--ready-alive", "1s", "-l", tcp, words=["ready.alive"])
+        self.refuse("--ready-probe", "http:/a b", "-l", tcp, words=["blanks"])
+
+
+if __name__ == "__main__":
+    harness.main()
