@@ -4,6 +4,7 @@
 #include "master/backoff.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/probe.h"
 #include "master/requests.h"
 #include "master/tracking.h"
 
@@ -137,6 +138,19 @@ static int open_endpoint(struct service *service, const struct config_service *s
     return 0;
 }
 
+/* Where the tier turned out to be one in which no generation can be asked alone, it would never be ready. */
+static int check_probe(const struct generation *generation, struct error *error)
+{
+    const struct config_service *settings = generation->settings;
+    struct probe_spec spec;
+    if (!settings->ready_probe)
+        return 0;
+    int r = probe_spec_parse(settings->ready_probe, settings, &spec, error);
+    if (r == 0)
+        r = probe_check(generation->endpoints[spec.listener], error);
+    return r < 0 ? error_prefix(error, "ready.probe") : 0;
+}
+
 /* A generation of its own, with its listeners, that has no worker yet. */
 static int make_generation(
     struct service *service, struct config *config, struct generation **ret_generation, struct error *error)
@@ -159,6 +173,11 @@ static int make_generation(
         }
         tracking_add_endpoint(service->master->tracking, endpoints[i],
             (enum inflight_protocol)config_protocol_of(settings, &settings->listeners[i]));
+    }
+    int r = check_probe(generation, error);
+    if (r < 0) {
+        generation_free(generation);
+        return r;
     }
     service->last_generation = generation->id;
     struct generation **end = &service->generations;

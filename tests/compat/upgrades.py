@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What every real server has to bear: GAPLESS_TEST_UPGRADES (1 unless told) upgrades by SIGHUP under load of new
-connections, over TCP or over a Unix socket, and not one of them fails."""
+connections, GAPLESS_TEST_RATE (1500) a second, over TCP or over a Unix socket, and not one of them fails."""
 
 import os
 
 import harness
 
 UPGRADES = int(os.environ.get("GAPLESS_TEST_UPGRADES", "1"))
-RATE = 2500  # new connections a second; at least 2,000 must have been answered
+RATE = int(os.environ.get("GAPLESS_TEST_RATE", "1500"))
 
 
 class CompatTest(harness.TestCase):
@@ -43,6 +43,6 @@ services:
         answered = report["answered"]
         harness.note(f"{UPGRADES} upgrades, {answered} requests in {seconds:.1f} s ({answered / seconds:.0f}/s), 0 failed, "
                      f"longest gap {report['longest_gap']['ms']:.1f} ms")
-        self.assertGreaterEqual(answered / seconds, 2000)
+        self.assertGreaterEqual(answered / seconds, 0.8 * RATE)
         self.assertEqual(set(report["by"]), {str(version) for version in range(1, UPGRADES + 2)})
         self.assertEqual(gapless.terminate(), 0)

@@ -3,8 +3,11 @@
 """`ready.probe`: the new generation is asked on the public address, alone, until it answers; the old one serves meanwhile and is never
 taken for it."""
 
+import os
 import shlex
+import shutil
 import signal
+import unittest
 
 import exact
 import harness
@@ -87,7 +90,7 @@ class Probed:
         master = gapless.wait_master()
         gapless.hup()
         gapless.log.wait("worker started", generation=2)
-        harness.os.kill(master, signal.SIGKILL)
+        os.kill(master, signal.SIGKILL)
         gapless.wait_master(but=master)
         self.write("go", "")
         gapless.wait_serving(2)
@@ -115,6 +118,12 @@ class PathTest(Probed, harness.TestCase):
 
 
 class RefusedTest(harness.TestCase):
+    @unittest.skipUnless(os.getuid() == 0 and shutil.which("setpriv"), "only root can give up capabilities")
+    def test_host_without_bpf_can_not_probe_tcp_and_says_so(self):
+        gapless = self.start("--ready-probe", "tcp", "-l", f"tcp:127.0.0.1:{harness.free_port()}", *self.worker(),
+                             wrapper=("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"))
+        self.assert_cannot_start(gapless, "ready.probe", "steered by cbpf", "CAP_BPF" if exact.built_with_bpf() else "no BPF")
+
     def refuse(self, *flags, words):
         gapless = self.start(*flags, "--", "/bin/true")
         self.assertEqual(gapless.wait_exit(), 2)
