@@ -269,6 +269,12 @@ static bool is_datagram(int fd)
     return type == SOCK_DGRAM;
 }
 
+void steer_cell_configure(struct steer *steer, unsigned cell, const struct steer_address *address)
+{
+    steer->cells[cell].flow_idle_ns = (__u64)address->flow_idle_ms * 1000000;
+    steer->cells[cell].id_length = address->id_length;
+}
+
 int steer_cell_new(
     struct steer *steer, const struct steer_address *address, unsigned *ret_cell, struct error *error)
 {
@@ -281,8 +287,7 @@ int steer_cell_new(
     struct steer_cell *fresh = &steer->cells[cell];
     memset(fresh, 0, sizeof *fresh);
     fresh->choice = STEER_CHOICE(STEER_NONE, STEER_NONE, STEER_NONE, 0);
-    fresh->flow_idle_ns = (__u64)address->flow_idle_ms * 1000000;
-    fresh->id_length = address->id_length;
+    steer_cell_configure(steer, cell, address);
     steer->taken[cell] = true;
     *ret_cell = cell;
     return 0;
@@ -371,6 +376,20 @@ void steer_take_out(struct steer *steer, unsigned cell, unsigned row, unsigned p
 void steer_row_limit(struct steer *steer, unsigned cell, unsigned row, unsigned count)
 {
     __atomic_store_n(&steer->cells[cell].rows[row].count, count, __ATOMIC_RELEASE);
+}
+
+void steer_keep_only(struct steer *steer, bool (*known)(void *ctx, unsigned cell, unsigned row), void *ctx)
+{
+    for (unsigned cell = 0; cell < STEER_CELLS; cell++) {
+        bool any = false;
+        for (unsigned row = 0; steer->taken[cell] && row < STEER_ROWS; row++) {
+            if (known(ctx, cell, row))
+                any = true;
+            else
+                steer_row_free(steer, cell, row);
+        }
+        steer->taken[cell] = any;
+    }
 }
 
 /* ── the choice ── */

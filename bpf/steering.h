@@ -55,6 +55,9 @@ struct steer_address {
 int steer_cell_new(
     struct steer *steer, const struct steer_address *address, unsigned *ret_cell, struct error *error);
 
+/* The same cell is like that from now on. */
+void steer_cell_configure(struct steer *steer, unsigned cell, const struct steer_address *address);
+
 /* Loads the cell's program and attaches it to the group of `fd`, in place of the one that is there: a socket
  * that is bound, has SO_REUSEPORT and doesn't listen yet (TCP), or that is in a group already. From then on
  * the choice counts. */
@@ -77,6 +80,10 @@ void steer_take_out(struct steer *steer, unsigned cell, unsigned row, unsigned p
 
 /* Only the first `count` places may be chosen from now on. */
 void steer_row_limit(struct steer *steer, unsigned cell, unsigned row, unsigned count);
+
+/* Frees every row that isn't known, and every cell without one: what an earlier master took and died before
+ * it had kept that. */
+void steer_keep_only(struct steer *steer, bool (*known)(void *ctx, unsigned cell, unsigned row), void *ctx);
 
 /* One store: from now on `active` gets what is new, but for `share` (of 2^32) of it, which `canary` gets. The
  * row that was active before is the first to stand in where the chosen one has no socket. STEER_NONE as

@@ -129,6 +129,10 @@ int generation_scale(struct generation *generation)
 
 void generation_remove(struct generation *generation, struct worker *worker)
 {
+    for (size_t i = 0; worker->surplus && i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i] && worker->index >= generation->worker_count)
+            endpoint_close_socket(generation->endpoints[i], worker->index);
+
     for (struct worker **link = &generation->workers; *link; link = &(*link)->next)
         if (*link == worker) {
             *link = worker->next;
@@ -206,6 +210,10 @@ void generation_drain(struct generation *generation)
     bool stopping = service_is_stopping(generation->service);
     if (generation->settle && !stopping)
         return;
+    /* What has waited for workers that never were ready. */
+    for (size_t i = 0; !generation->was_ready && i < generation->settings->listener_count; i++)
+        if (generation->endpoints[i])
+            endpoint_move_waiting(generation->endpoints[i]);
     if (!stopping && !generation->told && has_own(generation))
         generation->settle = settle_begin(generation, on_settled);
     if (!generation->settle || stopping)

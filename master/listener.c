@@ -255,17 +255,27 @@ void endpoint_close_socket(struct endpoint *endpoint, unsigned worker)
         close_socket(endpoint, worker, false);
 }
 
+static unsigned queue_of(const struct endpoint *endpoint, unsigned place, struct waiting *waiting)
+{
+    unsigned count = 0;
+    int fd = endpoint->sockets[place].fd;
+    if (fd < 0 || endpoint->listener->spec.family == LISTENER_UDP)
+        return 0;
+    return waiting_queue(waiting, fd, &count, NULL) < 0 ? 1 : count;
+}
+
 unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiting)
 {
     unsigned all = 0;
-    if (endpoint->listener->spec.family == LISTENER_UDP)
-        return 0;
-    for (unsigned i = 0; i < endpoint->socket_count; i++) {
-        unsigned count = 0;
-        if (endpoint->sockets[i].fd >= 0)
-            all += waiting_queue(waiting, endpoint->sockets[i].fd, &count, NULL) < 0 ? 1 : count;
-    }
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        all += queue_of(endpoint, i, waiting);
     return all;
+}
+
+unsigned endpoint_waiting_for(const struct endpoint *endpoint, unsigned worker, struct waiting *waiting)
+{
+    unsigned place = place_of(endpoint, worker);
+    return place < endpoint->socket_count ? queue_of(endpoint, place, waiting) : 0;
 }
 
 bool endpoint_move_waiting(struct endpoint *endpoint)
@@ -396,6 +406,21 @@ static int choose_tier(const struct listener *listener, const struct listener_re
     return 0;
 }
 
+/* What the address is to be like from now on: of sockets that are made for it. */
+static int take_spec(struct listener *listener, const struct listener_spec *spec, struct error *error)
+{
+    struct listener_spec copy;
+    if (spec == &listener->spec)
+        return 0;
+    if (listener_spec_copy(spec, &copy) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    copy.type = listener->spec.type;
+    listener_spec_done(&listener->spec);
+    listener->spec = copy;
+    group_configure(listener);
+    return 0;
+}
+
 static int join_in(struct listener *listener, const struct listener_request *request, enum steering_tier tier,
     struct endpoint **ret_endpoint, struct error *error)
 {
@@ -407,8 +432,8 @@ static int join_in(struct listener *listener, const struct listener_request *req
     struct endpoint *endpoint = make_endpoint(listener, request, tier);
     if (!endpoint)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = 0;
-    if (listener->tier == STEERING_SHARED && tier != STEERING_SHARED)
+    int r = take_spec(listener, request->spec, error);
+    if (r == 0 && listener->tier == STEERING_SHARED && tier != STEERING_SHARED)
         r = group_found(listener, tier, error);
     if (r == 0)
         r = join_socket(endpoint, 0, error);
@@ -519,13 +544,16 @@ static struct endpoint_socket *find_socket(struct listener *listener, uint64_t i
     return NULL;
 }
 
+/* A socket that was given up just before the last master died has left the order as one does. */
 int listener_restore_order(struct listener *listener, const uint64_t *ids, unsigned count)
 {
+    struct endpoint_socket gone = {.fd = -1};
     for (unsigned i = 0; i < count; i++) {
         struct endpoint_socket *socket = find_socket(listener, ids[i]);
-        int r = socket ? group_joined(listener, socket, NULL) : 0;
-        if (r < 0)
-            return r;
+        if (group_joined(listener, socket ? socket : &gone, NULL) < 0)
+            return -ENOMEM;
     }
+    for (unsigned left = listener->order_count; left; left--)
+        group_left(listener, &gone);
     return 0;
 }

@@ -128,6 +128,8 @@ void endpoint_close_socket(struct endpoint *endpoint, unsigned worker);
 /* What waits in the queues of its sockets: connections, or of Unix datagrams at least one. UDP has flows,
  * which are looked at otherwise: 0. What can't be known counts as one. */
 unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiting);
+/* The same of the sockets that this worker accepts from. */
+unsigned endpoint_waiting_for(const struct endpoint *endpoint, unsigned worker, struct waiting *waiting);
 
 /* What waits at its sockets is moved to the active endpoint's; accept(2) fails at them from now on (EINVAL).
  * True where the tier can do that. Not for an endpoint that is chosen. */

@@ -95,7 +95,7 @@ void group_moved(struct listener *listener, const struct endpoint_socket *from, 
 }
 
 /* As the kernel does (__reuseport_detach_sock()): the last one takes its place. */
-static void leave_order(struct listener *listener, const struct endpoint_socket *socket)
+void group_left(struct listener *listener, const struct endpoint_socket *socket)
 {
     int index = index_of(listener, socket);
     if (index >= 0)
@@ -188,13 +188,24 @@ static int put_row(struct listener *listener, struct endpoint *endpoint, struct 
     return r;
 }
 
-static int new_cell(struct listener *listener, struct error *error)
+static struct steer_address steer_address_of(const struct listener *listener)
 {
     const struct listener_spec *spec = &listener->spec;
-    struct steer_address address = {
-        .flow_idle_ms = spec->flow_idle_ms < 0 ? FLOW_IDLE_MS : spec->flow_idle_ms,
+    return (struct steer_address){.flow_idle_ms = spec->flow_idle_ms < 0 ? FLOW_IDLE_MS : spec->flow_idle_ms,
         .id_length = spec->connection_id};
+}
+
+static int new_cell(struct listener *listener, struct error *error)
+{
+    struct steer_address address = steer_address_of(listener);
     return steer_cell_new(listener->steering->steer, &address, &listener->cell, error);
+}
+
+void group_configure(struct listener *listener)
+{
+    struct steer_address address = steer_address_of(listener);
+    if (listener->tier == STEERING_EBPF && listener->cell < STEER_CELLS)
+        steer_cell_configure(listener->steering->steer, listener->cell, &address);
 }
 
 static void end_cell(struct listener *listener)
@@ -305,7 +316,7 @@ void group_leave(struct listener *listener, struct endpoint_socket *socket, bool
     bool leaves = !last && is_steered(listener) && listener->spec.type == SOCK_STREAM;
     if (leaves && listener->tier == STEERING_CBPF)
         add_filler(listener, socket);
-    leave_order(listener, socket);
+    group_left(listener, socket);
     if (leaves)
         shutdown(socket->fd, SHUT_RDWR);
     if (leaves && listener->tier == STEERING_CBPF)
@@ -350,7 +361,7 @@ void group_abandon(struct endpoint *endpoint, unsigned place)
     struct endpoint_socket *socket = &endpoint->sockets[place];
     socket->placed = false;
     if (listener->spec.type == SOCK_STREAM) {
-        leave_order(listener, socket);
+        group_left(listener, socket);
         shutdown(socket->fd, SHUT_RDWR);
     } else {
         steer_take_out(listener->steering->steer, listener->cell, endpoint->row, place);

@@ -39,6 +39,12 @@ int group_joined(struct listener *listener, struct endpoint_socket *socket, stru
 void group_moved(struct listener *listener, const struct endpoint_socket *from, struct endpoint_socket *to);
 void group_leave(struct listener *listener, struct endpoint_socket *socket, bool last);
 
+/* The socket has left the group, as the kernel does it; nothing where it isn't there. */
+void group_left(struct listener *listener, const struct endpoint_socket *socket);
+
+/* The specification has changed: what of it the program knows. */
+void group_configure(struct listener *listener);
+
 /* The socket may be chosen from now on. */
 int group_place(struct endpoint *endpoint, unsigned place, struct error *error);
 void group_limit(struct endpoint *endpoint, unsigned count);

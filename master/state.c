@@ -342,7 +342,7 @@ static int restore_endpoint(struct master *master, struct listener *listener,
     for (size_t i = 0; i < from->n_sockets; i++) {
         CLEANUP_FD int fd = take_socket(master, from->sockets[i]->id);
         if (fd < 0)
-            return error_set(error, ENOENT, BLAME_OURS, "the socket of %s was not kept", listener->spec.text);
+            continue; /* given up just before the last master died */
         endpoint_restore_socket(
             endpoint, from->sockets[i]->place, from->sockets[i]->id, &fd, from->sockets[i]->placed);
     }
@@ -366,9 +366,11 @@ static int restore_listener(struct master *master, const Gapless__State__Listene
         if (r < 0)
             return r;
     }
-    for (size_t i = 0; i < from->n_fillers && i < LISTENER_FILLERS; i++)
-        listener->fillers[i] =
-            (struct endpoint_socket){.id = from->fillers[i], .fd = take_socket(master, from->fillers[i])};
+    for (size_t i = 0; i < from->n_fillers && i < LISTENER_FILLERS; i++) {
+        int fd = take_socket(master, from->fillers[i]);
+        if (fd >= 0)
+            listener->fillers[i] = (struct endpoint_socket){.id = from->fillers[i], .fd = fd};
+    }
     if (listener_restore_order(listener, from->order, (unsigned)from->n_order) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
@@ -550,6 +552,17 @@ static int restore_service(struct master *master, const Gapless__State__Service 
     return r;
 }
 
+static bool is_row_known(void *ctx, unsigned cell, unsigned row)
+{
+    const struct master *master = ctx;
+    for (const struct service *s = master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (size_t i = 0; i < g->settings->listener_count; i++)
+                if (g->endpoints[i] && g->endpoints[i]->listener->cell == cell && g->endpoints[i]->row == row)
+                    return true;
+    return false;
+}
+
 int state_restore(struct master *master, int fd, struct error *error)
 {
     uint8_t *data = NULL;
@@ -574,5 +587,7 @@ int state_restore(struct master *master, int fd, struct error *error)
     for (size_t i = 0; r == 0 && i < state->n_services; i++)
         r = restore_service(master, state->services[i], error);
     gapless__state__state__free_unpacked(state, NULL);
+    if (r == 0 && master->steering.steer)
+        steer_keep_only(master->steering.steer, is_row_known, master);
     return r;
 }

@@ -281,9 +281,10 @@ static void add_own(const struct worker *worker, struct tracker_look *look)
             look->busy += steer_cell_counts(endpoint->listener->steering->steer, endpoint->listener->cell)
                               ->rows[endpoint->row]
                               .flows;
+        if (endpoint && !endpoint->shared && worker->accepts && generation->service->master->waiting)
+            look->unread +=
+                endpoint_waiting_for(endpoint, worker->index, generation->service->master->waiting);
     }
-    if (worker->accepts)
-        look->unread += generation_has_waiting(generation);
 }
 
 static void seen(const struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)
