@@ -342,8 +342,10 @@ class DatagramTest(datagrams.TestCase):
         self.assertEqual(gapless.service()["listeners"][0]["steering"], "ebpf")
         client = datagrams.Flows(self, port, "--flows", self.FLOWS, "--rate", self.PER_FLOW, "--flow-life", "100:600", *flows)
         for generation in range(2, FLOW_UPGRADES + 2):
+            client.wait(lambda report: str(generation - 1) in report["generations"], "flows of the generation that serves")
             gapless.hup()
             gapless.wait_serving(generation)
+        client.wait(lambda report: str(FLOW_UPGRADES + 1) in report["generations"], "flows of the last generation")
         report = client.stop()
         for key in datagrams.WRONG:
             self.assertEqual(report[key], 0, f"{key}: {report} {gapless.log.text()[-2000:]}")
