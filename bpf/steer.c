@@ -69,7 +69,7 @@ static int load(struct steer *steer, unsigned cell, bool datagrams, struct steer
 {
     struct steer_bpf *skeleton = steer_bpf__open();
     if (!skeleton)
-        return -errno;
+        return errno ? -errno : -ENOMEM;
     skeleton->rodata->cell_index = cell;
     bpf_program__set_autoload(skeleton->progs.steer_streams, !datagrams);
     bpf_program__set_autoload(skeleton->progs.steer_datagrams, datagrams);
@@ -166,7 +166,7 @@ static int make_maps(struct steer *steer, struct error *error)
         r = step(steer, "programs");
     if (r == 0)
         r = load(steer, 0, false, &skeleton);
-    if (r < 0)
+    if (r < 0 || !skeleton)
         return refused(-r, "cannot load the steering program", error);
     r = keep(steer, KEPT_CELLS, bpf_map__fd(skeleton->maps.cells));
     if (r == 0)
@@ -246,7 +246,7 @@ static int attach(struct steer *steer, unsigned cell, bool datagrams, int fd)
     int r = step(steer, "programs");
     if (r == 0)
         r = load(steer, cell, datagrams, &skeleton);
-    if (r == 0 && datagrams)
+    if (r == 0 && datagrams && skeleton)
         r = keep_flows(steer, skeleton);
     libbpf_set_print(before);
     if (r == 0)

@@ -32,6 +32,15 @@ struct forwarder {
     char address[32];
 };
 
+static void pair_end(struct pair *pair)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (pair->sides[i])
+            bufferevent_free(pair->sides[i]);
+    probe_disconnect(&pair->connection);
+    free(pair);
+}
+
 static void pair_free(struct pair *pair)
 {
     for (struct pair **link = &pair->forwarder->pairs; *link; link = &(*link)->next)
@@ -39,11 +48,7 @@ static void pair_free(struct pair *pair)
             *link = pair->next;
             break;
         }
-    for (unsigned i = 0; i < 2; i++)
-        if (pair->sides[i])
-            bufferevent_free(pair->sides[i]);
-    probe_disconnect(&pair->connection);
-    free(pair);
+    pair_end(pair);
 }
 
 static unsigned side_of(const struct pair *pair, const struct bufferevent *side)
@@ -159,8 +164,10 @@ void forwarder_free(struct forwarder *forwarder)
 {
     if (!forwarder)
         return;
-    while (forwarder->pairs)
-        pair_free(forwarder->pairs);
+    for (struct pair *pair = forwarder->pairs, *next; pair; pair = next) {
+        next = pair->next;
+        pair_end(pair);
+    }
     if (forwarder->listener)
         evconnlistener_free(forwarder->listener);
     free(forwarder);

@@ -226,6 +226,7 @@ static int attach_ebpf(struct listener *listener, int fd, struct error *error)
     if (r < 0)
         return r;
     const struct endpoint *active = listener->active ? listener->active : listener->endpoints;
+    assert(active);
     steer_choose(listener->steering->steer, listener->cell, active->row,
         listener->canary ? listener->canary->row : STEER_NONE, listener->share);
     return steer_cell_attach(listener->steering->steer, listener->cell, fd, error);

@@ -60,6 +60,17 @@ int service_upgrade(struct service *service, uint64_t *ret_generation, struct er
 /* The same by SIGHUP: remembered once where it can't begin now; the outcome goes to the log. */
 void service_hangup(struct service *service);
 
+/* service_addresses.c: opens an endpoint at each address of a new generation, or joins those that are there.
+ * On failure what was opened is in the generation, to be freed with it. */
+int service_open_addresses(struct service *service, struct generation *generation, struct error *error);
+
+/* What is new goes to this generation from now on, at each address that it serves: the switch. */
+void service_choose(const struct generation *generation);
+
+/* Addresses that the next generation doesn't serve refuse from now on, where the tier can do that; else when
+ * the workers let them go. */
+void service_close_addresses(const struct generation *old, const struct generation *next);
+
 /* Ends every generation gracefully, and closes the listeners. */
 void service_stop(struct service *service);
 

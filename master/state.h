@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The master's state (ipc/state.proto): written for a later master, and read by it.
+ * The master's state (ipc/state.proto): written for a later master (state_save.c), and read by it
+ * (state_restore.c).
  */
 #ifndef GAPLESS_MASTER_STATE_H
 #define GAPLESS_MASTER_STATE_H
@@ -8,6 +9,9 @@
 #include "ipc/error.h"
 
 struct master;
+
+/* Of what is written; another one is refused. */
+#define STATE_FORMAT 2
 
 /* A memfd with the whole state, or -errno. */
 int state_save(const struct master *master, struct error *error);

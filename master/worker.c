@@ -200,87 +200,6 @@ void worker_store(struct worker *worker)
 
 /* ── start ── */
 
-static int open_descriptors(struct worker *worker, int *ret_control, struct error *error)
-{
-    int r = worker_control_open(worker, ret_control, error);
-    if (r == 0)
-        r = worker_notify_open(worker, error);
-    if (r == 0 && settings_of(worker)->activation == ACTIVATION_EINHORN)
-        r = worker_einhorn_open(worker, error);
-    return r;
-}
-
-static int prepare(struct worker *worker, struct activation *ret_activation, struct error *error)
-{
-    const struct config_service *settings = settings_of(worker);
-    struct activation_listener *listeners = calloc(settings->listener_count + 1, sizeof *listeners);
-    if (!listeners)
-        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    for (size_t i = 0; i < settings->listener_count; i++)
-        listeners[i] = (struct activation_listener){.name = settings->listeners[i].name,
-            .address = worker->generation->endpoints[i]->listener->bound};
-    struct activation_request request = {.service = settings,
-        .listeners = listeners,
-        .listener_count = (unsigned)settings->listener_count,
-        .environment = environ,
-        .generation = worker->generation->id,
-        .worker = worker->index,
-        .main_pid = master_of(worker)->main_pid,
-        .notify_address = worker->notify_address,
-        .einhorn_path = worker->einhorn_path};
-    int r = activation_prepare(&request, ret_activation, error);
-    free(listeners);
-    return r;
-}
-
-/* Its sockets; its own ones are made now, where it has no predecessor. */
-static int get_sockets(
-    struct worker *worker, const struct activation *activation, int *ret_fds, struct error *error)
-{
-    struct generation *generation = worker->generation;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
-        int fd = endpoint_socket(generation->endpoints[i], worker->index, error);
-        if (fd < 0)
-            return fd;
-        if (generation->endpoints[i]->per_worker)
-            tracking_add_endpoint(master_of(worker)->tracking, generation->endpoints[i],
-                (enum inflight_protocol)config_protocol_of(
-                    generation->settings, &generation->settings->listeners[i]));
-    }
-    for (unsigned i = 0; i < activation->inherited_count; i++)
-        ret_fds[i] = endpoint_socket(generation->endpoints[activation->inherited[i]], worker->index, error);
-    return 0;
-}
-
-static int make_process(
-    struct worker *worker, const struct activation *activation, int control, struct error *error)
-{
-    int *fds = calloc(activation->inherited_count + 1, sizeof *fds);
-    if (!fds)
-        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = get_sockets(worker, activation, fds, error);
-    if (r < 0) {
-        free(fds);
-        return r;
-    }
-    fds[activation->inherited_count] = control;
-    struct spawn_request request = {.service = settings_of(worker),
-        .argv = activation->argv.items,
-        .envp = activation->envp.items,
-        .listen_pid = activation->listen_pid,
-        .fds = fds,
-        .fd_count = activation->inherited_count + 1};
-    struct spawn spawn;
-    r = spawn_make(&request, &spawn, error);
-    free(fds);
-    if (r < 0)
-        return r;
-    worker->pid = spawn.pid;
-    worker->pidfd = spawn.pidfd;
-    worker->start_fd = spawn.start_fd;
-    return 0;
-}
-
 static int watch(struct worker *worker)
 {
     if (worker->start_fd >= 0) {
@@ -295,14 +214,7 @@ static int watch(struct worker *worker)
 
 static int start(struct worker *worker, struct error *error)
 {
-    CLEANUP_FD int control = -1;
-    struct activation activation = {.control_fd = -1};
-    int r = open_descriptors(worker, &control, error);
-    if (r == 0)
-        r = prepare(worker, &activation, error);
-    if (r == 0)
-        r = make_process(worker, &activation, control, error);
-    activation_done(&activation);
+    int r = worker_make_process(worker, error);
     if (r < 0)
         return r;
     worker->id = ++master_of(worker)->last_worker;
@@ -399,7 +311,7 @@ static void starting_timeout(struct worker *worker)
     else
         error_set(&error, ETIMEDOUT, BLAME_PEER,
             "worker %u was not ready within %" PRId64 " ms (it said neither ready on the control channel nor "
-                                                      "READY=1%s; a server that can't say so needs "
+            "READY=1%s; a server that can't say so needs "
             "ready.probe, or ready.alive)",
             worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "");
     worker_fail(worker, &error);

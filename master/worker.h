@@ -88,14 +88,12 @@ struct worker {
     bool watched;       /* it drains, and gets its stop signal when it is found to be drained */
     bool accepts;       /* … and goes on accepting: it has been told nothing */
     bool counts_lost;   /* … said in the log: the tracker can't tell, or not by its counts */
-    struct drain drain;
-
-    int start_fd; /* spawn.h, -1 once the outcome is known */
-
-    int64_t orphaned_ms; /* CLOCK_MONOTONIC: since when its own sockets have had no ready worker; 0: not so */
-
     bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
+    int start_fd; /* spawn.h, -1 once the outcome is known */
+    struct drain drain;
+
+    int64_t orphaned_ms; /* CLOCK_MONOTONIC: since when its own sockets have had no ready worker; 0: not so */
 
     struct event *timer;
     struct event *orphaned;
@@ -162,6 +160,10 @@ bool worker_is_alive(const struct worker *worker);
 
 /* Puts the worker's descriptors into the keeper's store (again, when one of them is gone). */
 void worker_store(struct worker *worker);
+
+/* worker_start.c: makes the process, which waits for its release (spawn.h). On failure there is none, and
+ * what was opened for it is closed with the worker. */
+int worker_make_process(struct worker *worker, struct error *error);
 
 /* worker_control.c: the native protocol. */
 int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *error);
