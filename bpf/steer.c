@@ -251,7 +251,7 @@ static int attach(struct steer *steer, unsigned cell, bool datagrams, int fd)
     libbpf_set_print(before);
     if (r == 0)
         r = step(steer, "attach");
-    if (r == 0) {
+    if (r == 0 && skeleton) {
         int program =
             bpf_program__fd(datagrams ? skeleton->progs.steer_datagrams : skeleton->progs.steer_streams);
         if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program, sizeof program) < 0)

@@ -5,6 +5,7 @@
 #include "bpf/steering.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 int steer_open(steer_fault *fault, struct steer **ret_steer, struct error *error)
 {

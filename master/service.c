@@ -419,6 +419,14 @@ void service_scale(struct service *service, int by)
     struct generation *active = service_generation(service, GENERATION_ACTIVE);
     if (!active || (by < 0 && active->worker_count <= 1) || (by > 0 && active->worker_count >= 1024))
         return;
+    for (size_t i = 0; by > 0 && i < active->settings->listener_count; i++)
+        if (active->endpoints[i] && active->endpoints[i]->per_worker &&
+            active->worker_count >= active->endpoints[i]->socket_count) {
+            log_event(LOG_WARNING, "not scaled: an upgrade makes room for more workers' own sockets",
+                LOG_S("service", service->name), LOG_S("listener", active->settings->listeners[i].text),
+                LOG_U("room", active->endpoints[i]->socket_count));
+            return;
+        }
     active->worker_count += (unsigned)by;
     log_event(LOG_INFO, "scaled", LOG_S("service", service->name), LOG_U("generation", active->id),
         LOG_U("workers", active->worker_count));

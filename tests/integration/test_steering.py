@@ -215,6 +215,16 @@ class EbpfTest(Movable, harness.TestCase):
                                    == ["ready"] * count, f"{count} workers")
         self.assert_clean(load.stop())
 
+    def test_there_is_room_for_so_many_workers_own_sockets(self):
+        gapless = self.run_exact("-n", "14", options=["per_worker"])
+        for count in range(15, 29):
+            gapless.signal(signal.SIGTTIN)
+            gapless.log.wait("scaled", workers=count)
+        harness.wait_until(lambda: [worker["state"] for worker in exact.workers(gapless.service())] == ["ready"] * 28,
+                           "28 workers")
+        gapless.signal(signal.SIGTTIN)
+        gapless.log.wait("not scaled", room=28)
+
     def test_address_that_the_next_version_does_not_serve_refuses_from_the_switch_on(self):
         port = harness.free_port()
         config = f"services: {{web: {{command: {self.server()[1:]}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{{}}\"%s]}}}}"
