@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the programs of bench/ that compare share: Debian's nginx under a gapless, load on it, and ratios of pairs of runs.
+
+A machine is seldom as fast for a while as in the one before, so two ways of doing the same are measured in turn, or at the
+same time: what counts is the median of the pairs' ratios, and how sure it is.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests/integration"))
+import harness  # noqa: E402  (the line above says where it is)
+
+SURE_PAIRS = 6  # from so many on their range holds the true median with 95 %
+
+
+class Nginx(harness.TestCase):
+    """One nginx of one process under one gapless; no case of a test, but it is started and ended like one."""
+
+    def runTest(self):
+        pass
+
+    def begin(self, cpu=None, tracker="auto", listen="", http="", file_bytes=0):
+        """Starts it, bound to a CPU where one is given. `listen`: options of the listener, `http`: lines of nginx's http block. It
+        answers with three bytes from its configuration, the least that it can do for a request; with `file_bytes` with a file, by
+        sendfile and with a line in the access log, as Debian sets it up."""
+        self.setUp()
+        self.port = harness.free_port()
+        user = "user root;" if os.getuid() == 0 else ""
+        location, log = 'default_type text/plain; return 200 "ok\\n";', "off"
+        if file_bytes:
+            (self.dir / "index.html").write_bytes(bytes(file_bytes))
+            location, log = f"root {self.dir};", f"{self.dir}/access.log"
+        conf = self.write("nginx.conf", f"""
+daemon off;
+worker_processes 1;
+{user}
+pid {self.dir}/nginx.pid;
+error_log {self.dir}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log {log};
+    sendfile on;
+    tcp_nopush on;
+    {http}
+    client_body_temp_path {self.dir}/body;
+    proxy_temp_path {self.dir}/proxy;
+    fastcgi_temp_path {self.dir}/fastcgi;
+    uwsgi_temp_path {self.dir}/uwsgi;
+    scgi_temp_path {self.dir}/scgi;
+    server {{
+        listen 127.0.0.1:{self.port};
+        location / {{ {location} }}
+    }}
+}}
+""")
+        command = [*pin(cpu), shutil.which("nginx", path="/usr/sbin"), "-p", str(self.dir), "-e", f"{self.dir}/error.log", "-c", conf]
+        self.gapless = self.serve("-c", self.write("gapless.yaml", f"""
+tracker: {tracker}
+services:
+  web:
+    listen: ["tcp:127.0.0.1:{self.port},nonblock{listen}"]
+    command: {json.dumps(command)}
+    env: {{NGINX: "{{fds:;}}"}}
+    ready: {{alive: 500ms}}
+    drain: {{signal: QUIT}}
+"""))
+
+    def expect(self, what, found, wanted):
+        """Ends the program where gapless does it in another way than was asked for."""
+        if found != wanted:
+            raise SystemExit(f"the {what} is {found}, not {wanted}")
+
+    def cpu_seconds(self):
+        """What nginx's process that serves has used, to the nanosecond, what it did for interrupts included."""
+        (pid,) = harness.descendants_of(self.gapless.worker_pids()[0])
+        return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def count(text):
+    """For argparse: how many."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no count")
+    return int(text)
+
+
+def pin(cpu):
+    return ["taskset", "-c", str(cpu)] if cpu is not None else []
+
+
+def own_cpus():
+    return sorted(os.sched_getaffinity(0))
+
+
+def use_build(build):
+    """Where the harness finds the programs, unless the environment says so."""
+    os.environ.setdefault("GAPLESS", str(build / "cli/gapless"))
+    os.environ.setdefault("GAPLESS_LOAD", str(build / "bench/gapless-load"))
+
+
+class Load:
+    """gapless-load on an nginx, bound to a CPU where one is given."""
+
+    def __init__(self, nginx, seconds, cpu, *options):
+        self.process = subprocess.Popen(
+            [*pin(cpu), harness.program("GAPLESS_LOAD"), *map(str, options), "--duration", f"{round(seconds * 1000)}ms", "--quiet",
+             "--json", "-", f"tcp:127.0.0.1:{nginx.port}/"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def report(self):
+        """Waits for its end; the report, with "cpu_s": the CPU time that the load itself took."""
+        with self.process.stdout as pipe:
+            said = pipe.read()
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            raise SystemExit(f"gapless-load failed: {said}")
+        return {**json.loads(said), "cpu_s": usage.ru_utime + usage.ru_stime}
+
+
+def summary(values):
+    """Median, range and quartiles, and between which values the true median lies with 95 % (order statistics; SURE_PAIRS)."""
+    values = sorted(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    at = max(math.floor(len(values) / 2 - 0.98 * math.sqrt(len(values))), 0)
+    return {key: round(value, 4) for key, value in {
+        "median": statistics.median(values), "least": values[0], "low": low, "high": high, "most": values[-1],
+        "sure_from": values[at], "sure_to": values[-1 - at]}.items()}
+
+
+def show_ratio(what, ratio, pairs, judged):
+    sure = f"; the median is {ratio['sure_from']:.3f} to {ratio['sure_to']:.3f} by 95 %" if pairs >= SURE_PAIRS else ""
+    print(f"{what}: median {ratio['median']:.3f} of {pairs} pairs ({ratio['least']:.3f} to {ratio['most']:.3f}, half of them "
+          f"{ratio['low']:.3f} to {ratio['high']:.3f}{sure}){' (judged by)' if judged else ''}")
