@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Counts what tools/test and tools/compat ran: summary.py CHECKS BUILD_DIRECTORY/meson-logs/NAME…
+"""Counts what tools/test and its like ran: summary.py CHECKS BUILD_DIRECTORY/meson-logs/NAME…
 
-CHECKS has a line `ok NAME` or `fail NAME` for each step that is no meson test. NAME is meson's --logbase ("testlog"):
-NAME.junit.xml has the cases of each test, NAME.json how the whole test ended, so that a program that died between two
-cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed and
+CHECKS has a line `ok NAME`, `fail NAME` or `skip NAME: reason` for each step that is no meson test. The other NAME is
+meson's --logbase ("testlog"): NAME.junit.xml has the cases of each test, NAME.json how the whole test ended, so that a
+program that died between two cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed and
 something passed.
 """
 
@@ -27,6 +27,8 @@ class Count:
             result, _, name = line.partition(" ")
             if result == "ok":
                 self.passed += 1
+            elif result == "skip":
+                self.skipped.append(name)
             else:
                 self.failed.append(name)
 
