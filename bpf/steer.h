@@ -38,7 +38,7 @@ struct steer_row {
     __u32 capacity; /* slots that are its own; 0: the row is free */
     __u32 count;    /* of these, the first ones that may be chosen */
     __u32 serial; /* of its generation here: what remembers a row knows by it whether it still is the same */
-    __u64 taken;  /* connections, or flows of datagrams, that went to it */
+    __u64 taken;  /* how often it was chosen: for connections (and the odd stray packet), or flows */
     __u64 flows;  /* of datagrams that aren't quiet, as the last look found them */
 };
 _Static_assert(sizeof(struct steer_row) == 32, "shared with the kernel");
