@@ -67,7 +67,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 class ListenersTest(harness.TestCase):
     def check(self, spec, ask):
         """Serves `spec`, asks generation 1 and, after an upgrade, generation 2."""
-        gapless = self.serve("-l", spec, *self.worker())
+        gapless = self.serve("--drain-quiet", "50ms", "-l", spec, *self.worker())
         self.assertEqual(ask()["generation"], "1")
         gapless.upgrade_by_hup()
         self.assertEqual(ask()["generation"], "2")
