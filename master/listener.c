@@ -498,7 +498,7 @@ int listener_path_lost(struct listener *listener, const struct unix_path_event *
             "another socket stands at %s: a worker that binds the path itself must take the one that it is "
             "given",
             event->path.path);
-    return listener->active ? group_publish_again(listener, error) : 0;
+    return listener->active ? group_apply(listener, error) : 0;
 }
 
 /* ── a later master ── */

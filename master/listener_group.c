@@ -370,11 +370,11 @@ void group_abandon(struct endpoint *endpoint, unsigned place)
 }
 
 /* What may be replaced: the sockets of all generations. */
-static int publish(struct listener *listener, bool strangers, struct error *error)
+static int publish(struct listener *listener, struct error *error)
 {
     struct unix_path at_public = {.inode = 0};
     const struct unix_path *ours[STEER_ROWS + 1];
-    struct unix_path_over over = {.ours = ours, .strangers = strangers};
+    struct unix_path_over over = {.ours = ours};
     for (const struct endpoint *endpoint = listener->endpoints; endpoint && over.count < STEER_ROWS;
          endpoint = endpoint->next) {
         if (endpoint->aside.path[0]) {
@@ -395,15 +395,10 @@ static int publish(struct listener *listener, bool strangers, struct error *erro
     return r;
 }
 
-int group_publish_again(struct listener *listener, struct error *error)
-{
-    return publish(listener, true, error);
-}
-
 int group_apply(struct listener *listener, struct error *error)
 {
     if (listener->tier == STEERING_PATH)
-        return listener->active ? publish(listener, false, error) : 0;
+        return listener->active ? publish(listener, error) : 0;
     if (listener->tier == STEERING_EBPF) {
         steer_choose(listener->steering->steer, listener->cell,
             listener->active ? listener->active->row : STEER_NONE,

@@ -55,9 +55,6 @@ void group_abandon(struct endpoint *endpoint, unsigned place);
 /* Carries out the listener's choice. */
 int group_apply(struct listener *listener, struct error *error);
 
-/* Path: the public path is the active endpoint's again, whatever stands there. */
-int group_publish_again(struct listener *listener, struct error *error);
-
 void group_end(struct listener *listener);
 
 #endif

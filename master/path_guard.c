@@ -22,7 +22,7 @@ static void on_event(const struct unix_path_event *event)
             log_event(LOG_ERROR, "a path was taken away and can't be put back",
                 LOG_S("path", event->path.path), LOG_S("reason", error.message));
         else
-            log_event(LOG_INFO, "a path was taken away and is put back", LOG_S("path", event->path.path));
+            log_event(LOG_WARNING, "a path was taken away and is put back", LOG_S("path", event->path.path));
         break;
     case UNIX_PATH_CONTESTED:
         log_event(LOG_ERROR, "a path is taken away again and again: somebody else wants it",

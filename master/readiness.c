@@ -16,6 +16,7 @@ struct readiness {
     struct generation *generation;
     struct event *timer;
     struct probe *probe;
+    bool answered;
     struct error failure; /* of the last probe; code 0: none yet */
 };
 
@@ -45,9 +46,10 @@ static void on_done(void *ctx, const struct error *failure)
         return;
     }
     readiness->failure = (struct error){.code = 0};
+    readiness->answered = true;
     for (struct worker *worker = generation->workers, *next; worker; worker = next) {
         next = worker->next;
-        if (worker->state == WORKER_STARTING)
+        if (worker->state == WORKER_STARTING && (!worker->native || worker->said_ready))
             worker_answered(worker);
     }
 }
@@ -91,8 +93,14 @@ void readiness_begin(struct generation *generation)
         readiness->generation = generation;
         generation->readiness = readiness;
     }
+    readiness->answered = false;
     if (!readiness->probe)
         event_active(readiness->timer, EV_TIMEOUT, 0);
+}
+
+bool readiness_answered(const struct generation *generation)
+{
+    return generation->readiness && generation->readiness->answered;
 }
 
 const char *readiness_failure(const struct generation *generation)

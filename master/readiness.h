@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A generation whose service has `ready.probe`: it is asked again and again, alone, until it answers. Then
- * its workers that were starting are ready. Runs in the master's loop; ready.timeout is the workers' own
- * timer's.
+ * its workers that were starting are ready; a native one that has said hello must have said ready as well.
+ * Runs in the master's loop; ready.timeout is the workers' own timer's.
  *
- * Of several workers that share their sockets it can't be told which one answered.
+ * Of several workers it can't be told which one answered.
  */
 #ifndef GAPLESS_MASTER_READINESS_H
 #define GAPLESS_MASTER_READINESS_H
+
+#include <stdbool.h>
 
 struct generation;
 struct readiness;
@@ -15,6 +17,9 @@ struct readiness;
 /* A worker of the generation has been started. Does nothing where the service has no probe, or one is under
  * way. */
 void readiness_begin(struct generation *generation);
+
+/* The generation has answered, since a worker of it was last started. */
+bool readiness_answered(const struct generation *generation);
 
 /* Why it isn't ready yet, in words; "" where nothing is known. */
 const char *readiness_failure(const struct generation *generation);

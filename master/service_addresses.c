@@ -93,7 +93,7 @@ static int check_probe(const struct generation *generation, struct error *error)
     int r = probe_spec_parse(settings->ready_probe, settings, &spec, error);
     if (r == 0)
         r = probe_check(generation->endpoints[spec.listener], error);
-    return r < 0 ? error_prefix(error, "ready.probe") : 0;
+    return r < 0 ? error_prefix(error, "ready.probe (ready.alive needs no such thing)") : 0;
 }
 
 int service_open_addresses(struct service *service, struct generation *generation, struct error *error)

@@ -273,7 +273,7 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
 
 void worker_is_ready(struct worker *worker)
 {
-    if (!settings_of(worker)->ready_probe)
+    if (!settings_of(worker)->ready_probe || readiness_answered(worker->generation))
         worker_answered(worker);
 }
 

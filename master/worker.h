@@ -145,8 +145,8 @@ void worker_signal(struct worker *worker, int number);
 /* Says that it is at fault, and ends it: told to the service as failed, unless it was being ended anyway. */
 void worker_fail(struct worker *worker, const struct error *why);
 
-/* It says that it can serve: by hello and ready, READY=1, an einhorn ack. Where the service has a probe only
- * that counts. */
+/* It says that it can serve: by hello and ready, READY=1, an einhorn ack. Where the service has a probe its
+ * generation must have answered that, too. */
 void worker_is_ready(struct worker *worker);
 
 /* Its generation has answered a probe. */

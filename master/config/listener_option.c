@@ -265,6 +265,10 @@ static int check_steering(const struct listener_spec *spec, struct error *error)
         return error_set(error, EINVAL, BLAME_USER, "option steering=%s doesn't fit %s: addresses",
             value_steerings[steering],
             spec->family == LISTENER_UNIX && !path ? "abstract unix" : listener_family_name(spec->family));
+    if (steering == CONFIG_STEERING_SHARED && (spec->flow_idle_ms >= 0 || spec->connection_id))
+        return error_set(error, EINVAL, BLAME_USER,
+            "option %s doesn't fit steering=shared: flows are not known",
+            spec->connection_id ? "connection_id" : "flow_idle");
     if (spec->per_worker && steering == CONFIG_STEERING_SHARED)
         return error_set(
             error, EINVAL, BLAME_USER, "option per_worker doesn't fit steering=shared: all have one socket");

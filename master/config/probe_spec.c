@@ -36,8 +36,12 @@ static int find_listener(const struct config_service *service, const char *name,
                 "Unix stream path)",
                 quote_text(spec->text).text);
     }
-    return error_set(error, EINVAL, BLAME_USER, "there is no %s that can be asked",
-        name ? "listener of that name" : "TCP or Unix stream listener");
+    if (name)
+        return error_set(error, EINVAL, BLAME_USER, "'%.*s' names no listener", (int)length, name);
+    return error_set(error, EINVAL, BLAME_USER,
+        "there is no listener where one generation can be reached alone (that takes TCP with steering=ebpf, "
+        "or a Unix "
+        "stream path)");
 }
 
 int probe_spec_parse(

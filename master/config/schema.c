@@ -99,9 +99,9 @@ static const struct config_key keys[] = {
                 "listener may say its own"},
     {.path = "steering", .flag = "steering", SERVICE(steering), .type = TYPE_CHOICE, .fallback = "auto",
         .choices = value_steerings, .argument = "HOW",
-        .help = "how generations share an address: ebpf and cbpf (TCP, UDP) or path (Unix) give each one sockets "
+        .help = "how generations share an address: ebpf (TCP, UDP), cbpf (TCP) and path (Unix) give each one sockets "
                 "of its own and move the traffic in one step, shared gives all the same socket, auto is the best "
-                "that works; a listener may say its own"},
+                "that works; holds for the listeners that it fits, and a listener may say its own"},
     {.path = "ready.alive", .flag = "ready-alive", SERVICE(ready_alive_ms), .type = TYPE_DURATION,
         .minimum = 1, .maximum = DAY, .unset = "the worker must say so", .argument = "TIME",
         .help = "count a worker as ready once it has lived so long, for servers that can't say so"},
@@ -109,7 +109,8 @@ static const struct config_key keys[] = {
         .unset = "the worker must say so", .argument = "PROBE",
         .help = "ask the new generation, alone, on its public address until it answers: tcp is a connection that is "
                 "accepted, http:/PATH a status of 200 to 399; with NAME= before it on that listener, else on the "
-                "first that can be asked; takes steering by ebpf, or a Unix path"},
+                "first that can be asked; takes steering by ebpf, or a Unix path; one answer makes all workers of the "
+                "generation ready"},
     {.path = "ready.timeout", .flag = "ready-timeout", SERVICE(ready_timeout_ms), .type = TYPE_DURATION,
         .fallback = "30s", .maximum = DAY, .argument = "TIME",
         .help = "a new generation that isn't ready by then has failed; 0: wait for ever"},

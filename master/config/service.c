@@ -82,6 +82,17 @@ static int check_listeners(const struct config_service *service, const struct co
     return 0;
 }
 
+static int check_sharing(const struct config_service *service, struct error *error)
+{
+    for (size_t i = 0; i < service->listener_count; i++)
+        if (service->listeners[i].per_worker &&
+            config_steering_of(service, &service->listeners[i]) == CONFIG_STEERING_SHARED)
+            return error_set(error, EINVAL, BLAME_USER,
+                "shared doesn't fit per_worker of '%s': all have one socket",
+                quote_text(service->listeners[i].text).text);
+    return 0;
+}
+
 static int check_probe(const struct config_service *service, struct error *error)
 {
     struct probe_spec spec;
@@ -111,8 +122,12 @@ int config_service_check(const struct config_service *service, const struct conf
             value_duration_text(service->backoff_initial_ms).text,
             value_duration_text(service->backoff_max_ms).text);
     }
+    *ret_key = "steering";
+    int r = check_sharing(service, error);
+    if (r < 0)
+        return r;
     *ret_key = "ready.probe";
-    int r = check_probe(service, error);
+    r = check_probe(service, error);
     if (r < 0)
         return r;
     *ret_key = "listen";

@@ -84,6 +84,16 @@ class Probed:
         self.assert_clean(report)
         self.assertEqual(set(report["by"]), {"one generation 1", "two generation 2"})
 
+    def test_native_workers_that_come_one_after_the_other_are_all_ready(self):
+        """The first one's answer is the generation's; the others' hello is heard all the same."""
+        gapless = self.serve_probed("http:/version", "-n", "4")
+        for version in ("two", "three"):
+            self.install_server(self.hello_command(version), before="sleep 0.$GAPLESS_WORKER")
+            gapless.upgrade_by_hup()
+            harness.wait_until(lambda: [(worker["state"], worker["requests"] is None) for worker in exact.workers(gapless.service())]
+                               == [("ready", False)] * 4, "four native workers")
+        self.assertEqual(gapless.log.find("cut off|started again|worker ended.*state=ready"), [])
+
     def test_master_that_is_killed_meanwhile_goes_on_asking(self):
         gapless = self.serve_probed("http:/version")
         self.install_server(self.hello_command("two"), before=f"while [ ! -e {self.dir}/go ]; do sleep 0.05; done")
@@ -135,12 +145,21 @@ class RefusedTest(harness.TestCase):
     def test_probe_that_can_not_be_is_an_error_of_the_configuration(self):
         tcp = f"tcp:127.0.0.1:{harness.free_port()}"
         self.refuse("--ready-probe", "udp", "-l", tcp, words=["ready-probe", "neither tcp nor http:/PATH"])
-        self.refuse("--ready-probe", "tcp", words=["no TCP or Unix stream listener"])
-        self.refuse("--ready-probe", "x=tcp", "-l", tcp, words=["no listener of that name"])
-        self.refuse("--ready-probe", "tcp", "-l", f"{tcp},steering=shared", words=["no TCP or Unix stream listener"])
+        self.refuse("--ready-probe", "tcp", words=["no listener where one generation can be reached alone"])
+        self.refuse("--ready-probe", "x=tcp", "-l", tcp, words=["'x' names no listener"])
+        self.refuse("--ready-probe", "tcp", "-l", f"{tcp},steering=shared", words=["no listener where one generation can be reached alone"])
         self.refuse("--ready-probe", "web=tcp", "-l", f"web={tcp},steering=cbpf", words=["can't be asked"])
         self.refuse("--ready-probe", "tcp", "--ready-alive", "1s", "-l", tcp, words=["ready.alive"])
         self.refuse("--ready-probe", "http:/a b", "-l", tcp, words=["blanks"])
+
+    def test_options_that_can_not_act_are_errors_of_the_configuration(self):
+        tcp, udp = f"tcp:127.0.0.1:{harness.free_port()}", f"udp:127.0.0.1:{harness.free_port()}"
+        self.refuse("-l", f"{udp},steering=shared,flow_idle=5s", words=["flow_idle doesn't fit steering=shared"])
+        self.refuse("-l", f"{udp},steering=shared,connection_id=8", words=["connection_id doesn't fit steering=shared"])
+        self.refuse("-l", f"{tcp},per_worker", "--steering", "shared", words=["steering", "per_worker"])
+        self.refuse("-l", f"{tcp},per_worker,steering=shared", words=["per_worker doesn't fit steering=shared"])
+        self.refuse("-l", f"{udp},steering=cbpf", words=["steering=cbpf doesn't fit udp: addresses"])
+        self.refuse("-l", f"{udp},connection_id=3", words=["connection_id"])
 
 
 if __name__ == "__main__":
