@@ -151,8 +151,11 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
 {
     if (worker->native)
         return error_set(error, EPROTO, BLAME_PEER, "it said hello twice");
-    /* One that a probe found ready may have got its answer from a sibling, and be still on its way. */
-    bool probed = worker->state == WORKER_READY && worker->generation->settings->ready_probe;
+    /* One that a probe found ready may have got its answer from a sibling, and be still on its way; also when
+     * it is being ended already: then the stop signal comes. */
+    bool probed = worker->generation->settings->ready_probe && worker->state > WORKER_STARTING;
+    if (probed && worker->state > WORKER_READY)
+        return 0;
     if (worker->state != WORKER_STARTING && !probed)
         return error_set(error, EPROTO, BLAME_PEER, "it said hello after it was ready");
     if (hello->protocol != GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION)
