@@ -286,10 +286,10 @@ void service_worker_ready(struct worker *worker)
 {
     struct generation *generation = worker->generation;
     struct service *service = generation->service;
-    log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
-        LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
     /* Said once, and heard: a later master must know it. */
     master_save(service->master);
+    log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
+        LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
     check_ready(generation);
 }
 

@@ -122,7 +122,7 @@ static ssize_t receive(int fd, char *data, size_t size, struct ucred *ret_sender
         .msg_iovlen = 1,
         .msg_control = control.bytes,
         .msg_controllen = sizeof control.bytes};
-    ssize_t n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_PEEK);
     if (n < 0)
         return -errno;
     *ret_sender = (struct ucred){.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
@@ -134,6 +134,8 @@ static ssize_t receive(int fd, char *data, size_t size, struct ucred *ret_sender
     return n;
 }
 
+/* A message is taken out of the socket when what follows from it has been saved: a later master hears it
+ * again else, which does no harm. */
 static void on_notify(evutil_socket_t fd, short what, void *ctx)
 {
     struct worker *worker = ctx;
@@ -156,6 +158,7 @@ static void on_notify(evutil_socket_t fd, short what, void *ctx)
         if (error.code)
             log_event(
                 LOG_WARNING, "notification ignored", WORKER_FIELDS(worker), LOG_S("reason", error.message));
+        (void)!recv(fd, data, 1, MSG_DONTWAIT);
     }
 }
 
