@@ -401,11 +401,6 @@ void steer_choose(struct steer *steer, unsigned cell, unsigned active, unsigned 
     __atomic_store_n(choice, STEER_CHOICE(active, canary, last, share), __ATOMIC_SEQ_CST);
 }
 
-uint64_t steer_choice(const struct steer *steer, unsigned cell)
-{
-    return steer->cells[cell].choice;
-}
-
 const struct steer_cell *steer_cell_counts(const struct steer *steer, unsigned cell)
 {
     return &steer->cells[cell];

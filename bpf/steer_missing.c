@@ -77,11 +77,6 @@ void steer_choose(struct steer *steer, unsigned cell, unsigned active, unsigned 
 {
 }
 
-uint64_t steer_choice(const struct steer *steer, unsigned cell)
-{
-    return STEER_CHOICE(STEER_NONE, STEER_NONE, STEER_NONE, 0);
-}
-
 int steer_probe_add(struct steer *steer, unsigned cell, unsigned row, const struct sockaddr_storage *from)
 {
     return -EOPNOTSUPP;

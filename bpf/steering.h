@@ -89,7 +89,6 @@ void steer_keep_only(struct steer *steer, bool (*known)(void *ctx, unsigned cell
  * row that was active before is the first to stand in where the chosen one has no socket. STEER_NONE as
  * active: what is new is refused. */
 void steer_choose(struct steer *steer, unsigned cell, unsigned active, unsigned canary, uint32_t share);
-uint64_t steer_choice(const struct steer *steer, unsigned cell);
 
 /* What comes from this address and port goes to the row, whatever the choice is: an IPv4 or IPv6 socket
  * address. Taken back by steer_probe_remove(). */

@@ -15,7 +15,7 @@
 struct forwarder;
 
 /* Listens on a port of 127.0.0.1 that the kernel chooses. The endpoint is lent, and must outlive the
- * forwarder. -EOPNOTSUPP: its tier can't reach one generation alone (STEERING_CAN_PROBE, or a Unix path). */
+ * forwarder. -EOPNOTSUPP: its tier can't reach one generation alone (STEERING_CAN_PROBE). */
 int forwarder_start(struct event_base *base, struct endpoint *endpoint, struct forwarder **ret_forwarder,
     struct error *error);
 

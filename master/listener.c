@@ -483,6 +483,8 @@ int listener_choose(struct listener *listener, struct endpoint *active, struct e
     listener->canary = canary;
     listener->share = canary ? share : 0;
     int r = group_apply(listener, error);
+    if (r == 0 && !active && active_before)
+        withdraw(active_before, true); /* a path vanishes; nobody watches it any more */
     if (r < 0) {
         listener->active = active_before;
         listener->canary = canary_before;

@@ -128,10 +128,7 @@ static int apply_classic(const struct listener *listener, struct error *error)
         .share = listener->share};
     if (!choice.active_count)
         return 0;
-    int r = classic_attach(listener->active->sockets[0].fd, &choice);
-    for (unsigned i = 1; r == -EBADF && i < listener->active->socket_count; i++)
-        if (listener->active->sockets[i].fd >= 0)
-            r = classic_attach(listener->active->sockets[i].fd, &choice);
+    int r = classic_attach(listener->order[0]->fd, &choice); /* any socket stands for the group */
     return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot steer %s by classic BPF", listener->spec.text)
                  : 0;
 }

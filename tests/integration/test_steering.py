@@ -322,6 +322,25 @@ class PathTest(Steered, harness.TestCase):
         self.assertLess(report["outcomes"]["refused"], report["attempted"] / 10)
         harness.note(f"the path was unlinked 20 times: {report['outcomes']['refused']} of {report['attempted']} clients found none")
 
+    def test_path_that_the_next_version_does_not_serve_vanishes_at_the_switch(self):
+        gone = self.dir / "gone.sock"
+        config = f"services: {{web: {{command: {self.server()[1:]}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{self.spec()}\"%s]}}}}"
+        path = self.write("gapless.yaml", config % f", \"unix:{gone}\"")
+        gapless = self.serve("-c", path)
+        master = gapless.master_pid()
+        harness.connect(str(gone)).close()
+        self.write("gapless.yaml", config % "")
+        load = self.load()
+        gapless.hup()
+        gapless.wait_serving(2)
+        self.assertFalse(gone.exists())
+        gone.write_text("somebody else's now")
+        gone.unlink()
+        gapless.upgrade_by_hup()
+        self.assert_clean(load.stop())
+        self.assertEqual(gapless.master_pid(), master, gapless.log.text())
+        self.assertEqual(gapless.log.find("(taken away|stands where).*gone.sock"), [])
+
     def test_socket_has_mode_and_owner_and_the_public_name(self):
         gapless = self.serve("-l", self.spec("mode=0606"), *self.worker())
         facts = self.dump()["descriptors"]
