@@ -348,6 +348,9 @@ int look(struct bpf_iter__bpf_sk_storage_map *ctx)
             note_unix_listener(sk, connection);
         return 0;
     }
+    /* A listener that was shut down, and is held still: a connection would have been closed before. */
+    if (state == TCP_CLOSE && !connection->is_unix)
+        return 0;
     __u64 word = connection->word;
     __u32 slot = INFLIGHT_WORD_SLOT(word);
     bool held = sk->sk_socket != 0, busy = INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY;
@@ -389,7 +392,7 @@ int claim(struct bpf_iter__task_file *ctx)
     __u32 slot = slot_of_task(task);
     struct socket *socket = slot ? bpf_sock_from_file(file) : 0;
     struct sock *sk = socket ? socket->sk : 0;
-    if (!sk || sk->__sk_common.skc_state == TCP_LISTEN)
+    if (!sk || sk->__sk_common.skc_state == TCP_LISTEN || sk->__sk_common.skc_state == TCP_CLOSE)
         return 0;
     struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
     if (!connection || connection->is_unix || INFLIGHT_WORD_SLOT(connection->word))

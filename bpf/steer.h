@@ -14,7 +14,7 @@
 /* Generations at one address at the same time. */
 #define STEER_ROWS 8
 /* Sockets of all addresses. */
-#define STEER_SLOTS 16384
+#define STEER_SLOTS 65536
 #define STEER_PROBES 4096
 /* Flows of datagrams that are remembered; the one that was quiet for longest makes room for a new one. */
 #define STEER_FLOWS 65536

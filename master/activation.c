@@ -157,7 +157,8 @@ static int choose_inherited(
     if (!activation->inherited)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     for (unsigned i = 0; i < request->listener_count; i++)
-        if (request->service->activation != ACTIVATION_NONE || is_named(request, i))
+        if (request->listeners[i].address &&
+            (request->service->activation != ACTIVATION_NONE || is_named(request, i)))
             activation->inherited[activation->inherited_count++] = i;
     activation->control_fd = ACTIVATION_FIRST_FD + (int)activation->inherited_count;
     return 0;

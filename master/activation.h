@@ -26,7 +26,7 @@
 
 struct activation_listener {
     const char *name;    /* for LISTEN_FDNAMES and {fd:NAME} */
-    const char *address; /* for SERVER_STARTER_PORT: host:port, or a path */
+    const char *address; /* for SERVER_STARTER_PORT: host:port, or a path; NULL: there is no socket to inherit */
 };
 
 struct activation_request {

@@ -31,6 +31,14 @@ enum config_activation {
     ACTIVATION_COUNT
 };
 
+/* Whether addresses that the workers bind themselves become listeners (capture/capture.h). */
+enum config_capture {
+    CAPTURE_AUTO, /* where it works, and the service doesn't name the descriptors that it is given */
+    CAPTURE_ON,   /* it must work, and nothing is opened in advance */
+    CAPTURE_OFF,
+    CAPTURE_COUNT
+};
+
 enum config_log { LOG_TEXT, LOG_JSON, LOG_FORMAT_COUNT };
 
 /* Which tracker says what the workers have in flight. */
@@ -89,6 +97,7 @@ struct config_service {
     char *
         *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
+    enum config_capture capture;
     enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
     enum config_steering steering; /* of the listeners that don't say their own: config_steering_of() */
     int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
@@ -147,6 +156,9 @@ const struct config_service *config_find(const struct config *config, const char
 /* The protocol of one of the service's listeners: its own, else the service's. */
 enum config_protocol config_protocol_of(
     const struct config_service *service, const struct listener_spec *listener);
+
+/* An argument or a value of the environment names descriptors: {fd:NAME}, {fds:SEPARATOR}. */
+bool config_names_descriptors(const struct config_service *service);
 
 /* How one of the service's listeners is to be steered: its own word, else the service's. A service's word
  * that doesn't fit the kind of address is AUTO. */

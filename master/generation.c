@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/generation.h"
 
+#include "master/capture/capture.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -29,10 +30,22 @@ struct generation *generation_new(struct service *service, uint64_t id, struct c
     generation->config = config_ref(config);
     generation->settings = settings;
     generation->endpoints = endpoints;
+    generation->endpoint_count = settings->listener_count;
     generation->worker_count = settings->workers;
     generation->started_ms = clock_monotonic_ms();
     generation->started_at_ms = clock_realtime_ms();
     return generation;
+}
+
+int generation_add_endpoint(struct generation *generation, struct endpoint *endpoint)
+{
+    struct endpoint **endpoints =
+        realloc(generation->endpoints, (generation->endpoint_count + 1) * sizeof(struct endpoint *));
+    if (!endpoints)
+        return -ENOMEM;
+    endpoints[generation->endpoint_count++] = endpoint;
+    generation->endpoints = endpoints;
+    return 0;
 }
 
 void generation_release_endpoint(struct generation *generation, size_t index)
@@ -48,7 +61,7 @@ void generation_release_endpoint(struct generation *generation, size_t index)
 
 static void release_endpoints(struct generation *generation, bool own)
 {
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
+    for (size_t i = 0; i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && (own || generation->endpoints[i]->shared))
             generation_release_endpoint(generation, i);
 }
@@ -99,8 +112,8 @@ static struct worker *at_index(const struct generation *generation, unsigned ind
 /* With sockets of its own everywhere it gets nothing new; else it is told at once. */
 static void scaled_away(struct generation *generation, struct worker *worker)
 {
-    bool own = generation->settings->listener_count > 0;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+    bool own = generation->endpoint_count > 0;
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
         if (generation->endpoints[i] && generation->endpoints[i]->per_worker)
             endpoint_limit(generation->endpoints[i], generation->worker_count);
         else
@@ -129,7 +142,7 @@ int generation_scale(struct generation *generation)
 
 void generation_remove(struct generation *generation, struct worker *worker)
 {
-    for (size_t i = 0; worker->surplus && i < generation->settings->listener_count; i++)
+    for (size_t i = 0; worker->surplus && i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && worker->index >= generation->worker_count)
             endpoint_close_socket(generation->endpoints[i], worker->index);
 
@@ -156,7 +169,8 @@ int generation_replace(
 /* Sockets of its own that have been chosen once. */
 static bool has_own(const struct generation *generation)
 {
-    for (size_t i = 0; generation->was_ready && i < generation->settings->listener_count; i++)
+    bool chosen = generation->was_ready || generation->serves;
+    for (size_t i = 0; chosen && i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && !generation->endpoints[i]->shared)
             return true;
     return false;
@@ -164,18 +178,22 @@ static bool has_own(const struct generation *generation)
 
 bool generation_is_steered(const struct generation *generation)
 {
-    if (!generation->was_ready || !generation->settings->listener_count)
+    if ((!generation->was_ready && !generation->serves) || !generation->endpoint_count)
         return false;
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
-        if (!generation->endpoints[i] || generation->endpoints[i]->shared)
+    /* One that was left to the workers never was there. */
+    bool left = capture_is_wanted(generation->settings), any = false;
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
+        if (generation->endpoints[i] ? generation->endpoints[i]->shared : !left)
             return false;
-    return true;
+        any = any || generation->endpoints[i];
+    }
+    return any;
 }
 
 bool generation_has_waiting(const struct generation *generation)
 {
     struct waiting *waiting = generation->service->master->waiting;
-    for (size_t i = 0; waiting && i < generation->settings->listener_count; i++)
+    for (size_t i = 0; waiting && i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && !generation->endpoints[i]->shared &&
             endpoint_waiting(generation->endpoints[i], waiting))
             return true;
@@ -211,7 +229,7 @@ void generation_drain(struct generation *generation)
     if (generation->settle && !stopping)
         return;
     /* What has waited for workers that never were ready. */
-    for (size_t i = 0; !generation->was_ready && i < generation->settings->listener_count; i++)
+    for (size_t i = 0; !generation->was_ready && !generation->serves && i < generation->endpoint_count; i++)
         if (generation->endpoints[i])
             endpoint_move_waiting(generation->endpoints[i]);
     if (!stopping && !generation->told && has_own(generation))

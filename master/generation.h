@@ -43,13 +43,17 @@ struct generation {
     enum generation_state state;
     struct config *config;                 /* a reference */
     const struct config_service *settings; /* in config */
-    struct endpoint **endpoints; /* references, in the order of the settings; NULL where given back */
+    /* References: first one for each of the settings' listeners, in their order, NULL where given back or never
+     * made; then those that its workers' own sockets have (capture). */
+    struct endpoint **endpoints;
+    size_t endpoint_count;
     struct settle *settle;       /* while it drains and its workers haven't been told; else NULL */
     struct readiness *readiness; /* where the service has a probe; else NULL */
     bool told;                   /* its workers have been */
     struct worker *workers;
     unsigned worker_count; /* how many there shall be; TTIN and TTOU change it */
     bool was_ready;        /* all of its workers were ready once */
+    bool serves;           /* a captured socket of it gets what is new, or did, be all ready or not */
     int64_t started_ms;    /* CLOCK_MONOTONIC */
     int64_t started_at_ms; /* CLOCK_REALTIME */
 };
@@ -93,6 +97,9 @@ bool generation_is_empty(const struct generation *generation);
 
 /* What waits at its own sockets, or cannot be known to be nothing. */
 bool generation_has_waiting(const struct generation *generation);
+
+/* One more of its endpoints; the reference is taken. 0 or -ENOMEM: then nothing is. */
+int generation_add_endpoint(struct generation *generation, struct endpoint *endpoint);
 
 /* Gives back the endpoint; a socket that nobody serves any more is closed everywhere. */
 void generation_release_endpoint(struct generation *generation, size_t index);

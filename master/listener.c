@@ -3,6 +3,7 @@
 
 #include "bpf/waiting.h"
 #include "master/listener_group.h"
+#include "master/listener_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +13,7 @@
 
 /* ── endpoints ── */
 
-static struct endpoint *endpoint_new(struct listener *listener, const struct endpoint_kept *kept)
+struct endpoint *endpoint_new(struct listener *listener, const struct endpoint_kept *kept)
 {
     struct endpoint *endpoint = calloc(1, sizeof *endpoint);
     struct endpoint_socket *sockets = calloc(kept->socket_count, sizeof *sockets);
@@ -27,6 +28,7 @@ static struct endpoint *endpoint_new(struct listener *listener, const struct end
         .id = kept->id,
         .shared = kept->shared,
         .per_worker = kept->per_worker,
+        .captured = kept->captured,
         .socket_count = kept->socket_count,
         .sockets = sockets,
         .row = kept->row,
@@ -54,8 +56,7 @@ static struct endpoint *make_endpoint(
     return endpoint;
 }
 
-/* Takes over a socket that listens. */
-static void take_socket(struct endpoint *endpoint, unsigned place, int *fd)
+void endpoint_take_socket(struct endpoint *endpoint, unsigned place, int *fd)
 {
     struct steering *steering = endpoint->listener->steering;
     struct endpoint_socket *socket = &endpoint->sockets[place];
@@ -75,7 +76,7 @@ static void forget_socket(struct steering *steering, struct endpoint_socket *soc
     *socket = (struct endpoint_socket){.fd = -1};
 }
 
-static void close_socket(struct endpoint *endpoint, unsigned place, bool last)
+void endpoint_drop_socket(struct endpoint *endpoint, unsigned place, bool last)
 {
     struct listener *listener = endpoint->listener;
     struct endpoint_socket *socket = &endpoint->sockets[place];
@@ -108,7 +109,7 @@ static void endpoint_free(struct endpoint *endpoint)
         listener->active = NULL;
     withdraw(endpoint, published);
     for (unsigned i = 0; i < endpoint->socket_count; i++)
-        close_socket(endpoint, i, last);
+        endpoint_drop_socket(endpoint, i, last);
     group_remove(listener, endpoint);
     for (struct endpoint **link = &listener->endpoints; *link; link = &(*link)->next)
         if (*link == endpoint) {
@@ -185,8 +186,16 @@ static int join_socket(struct endpoint *endpoint, unsigned place, struct error *
     if (r == 0)
         r = group_joined(listener, socket, error);
     if (r == 0)
-        take_socket(endpoint, place, &fd);
+        endpoint_take_socket(endpoint, place, &fd);
     return r;
+}
+
+/* The place is that worker's, or everybody's. */
+static bool is_place_of(const struct endpoint *endpoint, unsigned place, unsigned worker)
+{
+    if (endpoint->captured)
+        return endpoint->sockets[place].fd >= 0 && endpoint->sockets[place].owner.index == worker;
+    return place == (endpoint->per_worker ? worker : 0);
 }
 
 static unsigned place_of(const struct endpoint *endpoint, unsigned worker)
@@ -215,24 +224,33 @@ int endpoint_socket(struct endpoint *endpoint, unsigned worker, struct error *er
 
 void endpoint_ready(struct endpoint *endpoint, unsigned worker)
 {
-    unsigned place = place_of(endpoint, worker);
-    if (place < endpoint->socket_count && endpoint->sockets[place].fd >= 0 &&
-        !endpoint->sockets[place].placed)
-        group_place(endpoint, place, NULL);
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        if (is_place_of(endpoint, i, worker) && endpoint->sockets[i].fd >= 0 && !endpoint->sockets[i].placed)
+            group_place(endpoint, i, NULL);
+}
+
+static void abandon(struct endpoint *endpoint, unsigned place)
+{
+    struct listener *listener = endpoint->listener;
+    struct endpoint_socket *socket = &endpoint->sockets[place];
+    if (socket->fd < 0 || !(steering_abilities(listener->tier) & STEERING_CAN_MIGRATE) ||
+        !group_has_others(endpoint, place))
+        return;
+    /* Nobody comes back to a captured one: the successor makes its own. */
+    if (endpoint->captured) {
+        endpoint_drop_socket(endpoint, place, false);
+        return;
+    }
+    group_abandon(endpoint, place);
+    if (listener->spec.type == SOCK_STREAM && listener_socket_listen(&listener->spec, socket->fd, NULL) == 0)
+        group_joined(listener, socket, NULL);
 }
 
 void endpoint_abandon(struct endpoint *endpoint, unsigned worker)
 {
-    unsigned place = place_of(endpoint, worker);
-    if (!endpoint->per_worker || place >= endpoint->socket_count || endpoint->sockets[place].fd < 0)
-        return;
-    struct listener *listener = endpoint->listener;
-    struct endpoint_socket *socket = &endpoint->sockets[place];
-    if (!(steering_abilities(listener->tier) & STEERING_CAN_MIGRATE) || !group_has_others(endpoint, place))
-        return;
-    group_abandon(endpoint, place);
-    if (listener->spec.type == SOCK_STREAM && listener_socket_listen(&listener->spec, socket->fd, NULL) == 0)
-        group_joined(listener, socket, NULL);
+    for (unsigned i = 0; (endpoint->per_worker || endpoint->captured) && i < endpoint->socket_count; i++)
+        if (is_place_of(endpoint, i, worker))
+            abandon(endpoint, i);
 }
 
 const char *endpoint_steering(const struct endpoint *endpoint)
@@ -242,6 +260,9 @@ const char *endpoint_steering(const struct endpoint *endpoint)
 
 void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 {
+    for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++)
+        if (endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].owner.index >= workers)
+            group_displace(endpoint, i);
     if (!endpoint->per_worker)
         return;
     for (unsigned i = workers; i < endpoint->socket_count; i++)
@@ -251,8 +272,9 @@ void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 
 void endpoint_close_socket(struct endpoint *endpoint, unsigned worker)
 {
-    if (endpoint->per_worker && worker < endpoint->socket_count)
-        close_socket(endpoint, worker, false);
+    for (unsigned i = 0; (endpoint->per_worker || endpoint->captured) && i < endpoint->socket_count; i++)
+        if (is_place_of(endpoint, i, worker))
+            endpoint_drop_socket(endpoint, i, false);
 }
 
 static unsigned queue_of(const struct endpoint *endpoint, unsigned place, struct waiting *waiting)
@@ -274,8 +296,11 @@ unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiti
 
 unsigned endpoint_waiting_for(const struct endpoint *endpoint, unsigned worker, struct waiting *waiting)
 {
-    unsigned place = place_of(endpoint, worker);
-    return place < endpoint->socket_count ? queue_of(endpoint, place, waiting) : 0;
+    unsigned all = 0;
+    for (unsigned i = 0; i < endpoint->socket_count; i++)
+        if (is_place_of(endpoint, i, worker))
+            all += queue_of(endpoint, i, waiting);
+    return all;
 }
 
 bool endpoint_move_waiting(struct endpoint *endpoint)
@@ -292,7 +317,7 @@ bool endpoint_move_waiting(struct endpoint *endpoint)
 
 /* ── opening ── */
 
-static struct listener *listener_new(struct steering *steering, const struct listener_spec *spec, uint64_t id)
+struct listener *listener_new(struct steering *steering, const struct listener_spec *spec, uint64_t id)
 {
     struct listener *listener = calloc(1, sizeof *listener);
     if (!listener || listener_spec_copy(spec, &listener->spec) < 0) {
@@ -308,7 +333,7 @@ static struct listener *listener_new(struct steering *steering, const struct lis
     return listener;
 }
 
-static int learn_address(struct listener *listener, int fd, struct error *error)
+int listener_learn_address(struct listener *listener, int fd, struct error *error)
 {
     listener_socket_address(fd, &listener->address);
     if (!listener->bound)
@@ -323,7 +348,7 @@ static int learn_address(struct listener *listener, int fd, struct error *error)
 static int begin(struct listener *listener, struct endpoint *endpoint, int *fd, struct error *error)
 {
     bool group = listener->tier == STEERING_EBPF || listener->tier == STEERING_CBPF;
-    int r = learn_address(listener, *fd, error);
+    int r = listener_learn_address(listener, *fd, error);
     if (r == 0 && group)
         r = group_begin(listener, endpoint, fd, error);
     if (r == 0)
@@ -332,7 +357,7 @@ static int begin(struct listener *listener, struct endpoint *endpoint, int *fd, 
         r = group_joined(listener, &endpoint->sockets[0], error);
     if (r < 0)
         return r;
-    take_socket(endpoint, 0, fd);
+    endpoint_take_socket(endpoint, 0, fd);
     listener->active = endpoint;
     if (listener->tier == STEERING_PATH)
         r = unix_path_publish(&endpoint->aside, NULL, error);
@@ -521,17 +546,19 @@ struct endpoint *endpoint_restore(struct listener *listener, const struct endpoi
     return endpoint_new(listener, kept);
 }
 
-void endpoint_restore_socket(struct endpoint *endpoint, unsigned place, uint64_t id, int *fd, bool placed)
+void endpoint_restore_socket(
+    struct endpoint *endpoint, unsigned place, const struct endpoint_socket *kept, int *fd)
 {
     struct listener *listener = endpoint->listener;
     int type;
     socklen_t length = sizeof type;
     if (place >= endpoint->socket_count)
         return;
-    endpoint->sockets[place] = (struct endpoint_socket){.id = id, .fd = fd_take(fd), .placed = placed};
+    endpoint->sockets[place] = *kept;
+    endpoint->sockets[place].fd = fd_take(fd);
     if (getsockopt(endpoint->sockets[place].fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0)
         listener->spec.type = type;
-    learn_address(listener, endpoint->sockets[place].fd, NULL);
+    listener_learn_address(listener, endpoint->sockets[place].fd, NULL);
 }
 
 static struct endpoint_socket *find_socket(struct listener *listener, uint64_t id)

@@ -8,7 +8,8 @@
  *              ├── endpoint of generation 5   (joined: listens, gets nothing)
  *              └── endpoint of generation 3   (drains: finishes what it has)
  *
- * An endpoint has one socket for all workers of its generation, or one for each worker. It is counted: each
+ * An endpoint has one socket for all workers of its generation, or one for each worker, or it has those that
+ * the workers made themselves (capture). It is counted: each
  * generation that serves it holds a reference. With the last one its sockets are shut down, so that what
  * waits there moves to the others (ebpf), and closed; with its last endpoint the listener is gone. The open
  * files are shared with the workers: whoever must not lose what waits there looks first (endpoint_waiting).
@@ -32,10 +33,19 @@
 
 struct waiting;
 
+/* Whose a captured socket is. */
+struct socket_owner {
+    uint64_t worker; /* the id of its worker's process; 0: the socket is the master's own */
+    unsigned index;  /* … and its number in the generation */
+    pid_t pid;       /* the process that bound it: the worker's, or one that it forked */
+    uint64_t cookie; /* SO_COOKIE */
+};
+
 struct endpoint_socket {
     uint64_t id; /* unique in the life of the main process; 0: none yet */
     int fd;      /* -1: none yet */
     bool placed; /* may be chosen */
+    struct socket_owner owner;
 };
 
 struct endpoint {
@@ -45,6 +55,7 @@ struct endpoint {
     uint64_t id;
     bool shared;     /* later generations have it, too */
     bool per_worker; /* sockets[i] is worker i's; else sockets[0] is everybody's */
+    bool captured;   /* sockets are workers' own, in any order (listener_capture.h) */
     unsigned socket_count;
     struct endpoint_socket *sockets;
     unsigned row;              /* ebpf */
@@ -153,6 +164,7 @@ struct endpoint_kept {
     uint64_t id;
     bool shared;
     bool per_worker;
+    bool captured;
     unsigned socket_count;
     unsigned row;
     struct listener_path path;
@@ -163,8 +175,9 @@ struct endpoint_kept {
 struct listener *listener_restore(struct steering *steering, const struct listener_kept *kept);
 /* An endpoint without references: each generation takes one. NULL when out of memory. */
 struct endpoint *endpoint_restore(struct listener *listener, const struct endpoint_kept *kept);
-/* *fd is taken. */
-void endpoint_restore_socket(struct endpoint *endpoint, unsigned place, uint64_t id, int *fd, bool placed);
+/* Of `kept` everything but the descriptor; *fd is taken. */
+void endpoint_restore_socket(
+    struct endpoint *endpoint, unsigned place, const struct endpoint_socket *kept, int *fd);
 /* The group's order, by the sockets' ids; fillers are those that no endpoint has. 0, or -ENOMEM. */
 int listener_restore_order(struct listener *listener, const uint64_t *ids, unsigned count);
 /* Frees one that has no endpoints. */

@@ -5,9 +5,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define FLOW_IDLE_MS 10000
 
@@ -217,7 +220,7 @@ static void end_cell(struct listener *listener)
 /* Everything is in the map before the program counts. */
 static int attach_ebpf(struct listener *listener, int fd, struct error *error)
 {
-    int r = new_cell(listener, error);
+    int r = listener->cell < STEER_CELLS ? 0 : new_cell(listener, error);
     for (struct endpoint *endpoint = listener->endpoints; r == 0 && endpoint; endpoint = endpoint->next)
         r = put_row(listener, endpoint, error);
     if (r < 0)
@@ -243,7 +246,7 @@ int group_begin(struct listener *listener, struct endpoint *endpoint, int *fd, s
 {
     int r = let_others_join(listener, *fd, error);
     /* A socket for which the kernel chose the port loses it when it is shut down (tcp_set_state()). */
-    if (r == 0 && (listener->spec.type == SOCK_DGRAM || listener->spec.port == 0)) {
+    if (r == 0 && !endpoint->captured && (listener->spec.type == SOCK_DGRAM || listener->spec.port == 0)) {
         CLEANUP_FD int joined = -1;
         r = listener_socket_join(&listener->spec, &listener->address, &joined, error);
         if (r == 0) {
@@ -345,6 +348,18 @@ void group_limit(struct endpoint *endpoint, unsigned count)
         apply_classic(listener, NULL);
 }
 
+void group_displace(struct endpoint *endpoint, unsigned place)
+{
+    struct listener *listener = endpoint->listener;
+    if (!endpoint->sockets[place].placed)
+        return;
+    endpoint->sockets[place].placed = false;
+    if (listener->tier == STEERING_EBPF)
+        steer_take_out(listener->steering->steer, listener->cell, endpoint->row, place);
+    else if (listener->tier == STEERING_CBPF)
+        apply_classic(listener, NULL);
+}
+
 bool group_has_others(const struct endpoint *endpoint, unsigned place)
 {
     for (unsigned i = 0; i < endpoint->socket_count; i++)
@@ -364,6 +379,29 @@ void group_abandon(struct endpoint *endpoint, unsigned place)
     } else {
         steer_take_out(listener->steering->steer, listener->cell, endpoint->row, place);
     }
+}
+
+/* A server that sets the mode or the owner of its path itself has done so with the file that is there, which
+ * is the old generation's. */
+static void dress_as_before(const struct listener *listener)
+{
+    const struct unix_path *path = &listener->active->aside;
+    CLEANUP_FD int directory = -1;
+    const char *name;
+    struct stat st;
+    if (unix_file_open_directory(path->path, &directory, &name) < 0 ||
+        fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISSOCK(st.st_mode))
+        return;
+    bool ours = false;
+    for (const struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
+        ours = ours || (endpoint != listener->active && endpoint->aside.inode == st.st_ino &&
+                           endpoint->aside.device == st.st_dev);
+    if (!ours)
+        return;
+    if (!listener->spec.owner_user && !listener->spec.owner_group)
+        (void)!fchownat(directory, path->keep, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW);
+    if (listener->spec.mode == (mode_t)-1)
+        (void)!fchmodat(directory, path->keep, st.st_mode & 07777, 0);
 }
 
 /* What may be replaced: the sockets of all generations. */
@@ -386,6 +424,8 @@ static int publish(struct listener *listener, struct error *error)
     if (!listener->active->aside.path[0])
         return error_set(error, EOPNOTSUPP, BLAME_OURS,
             "%s: a socket that was bound at its path can't be brought back to it", listener->spec.text);
+    if (listener->active->captured)
+        dress_as_before(listener);
     int r = unix_path_publish(&listener->active->aside, &over, error);
     if (r == 0 && listener->steering->watch)
         unix_path_watch_set(listener->steering->watch, &listener->active->aside, listener, NULL);

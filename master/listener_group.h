@@ -48,6 +48,8 @@ void group_configure(struct listener *listener);
 /* The socket may be chosen from now on. */
 int group_place(struct endpoint *endpoint, unsigned place, struct error *error);
 void group_limit(struct endpoint *endpoint, unsigned count);
+/* The socket isn't chosen any more; it stays where it is, with what waits there. */
+void group_displace(struct endpoint *endpoint, unsigned place);
 bool group_has_others(const struct endpoint *endpoint, unsigned place);
 /* What waits at the socket is moved to the others; it isn't placed any more and of streams doesn't listen. */
 void group_abandon(struct endpoint *endpoint, unsigned place);

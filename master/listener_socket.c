@@ -64,7 +64,7 @@ static int set_buffers(int fd, const struct listener_spec *spec, struct error *e
     return r;
 }
 
-static int resolve(
+int listener_socket_resolve(
     const struct listener_spec *spec, struct listener_address *ret_address, struct error *error)
 {
     char port[8];
@@ -150,7 +150,7 @@ static int open_ip(const struct listener_spec *spec, int *ret_fd, struct error *
 {
     struct listener_address address;
     if (spec->host) {
-        int r = resolve(spec, &address, error);
+        int r = listener_socket_resolve(spec, &address, error);
         return r < 0 ? r : open_ip_at(spec, &address, false, ret_fd, error);
     }
     any_address(spec, AF_INET6, &address);
@@ -321,8 +321,15 @@ char *listener_socket_describe(int fd)
 
 int listener_socket_address(int fd, struct listener_address *ret_address)
 {
-    ret_address->length = sizeof ret_address->storage;
-    return getsockname(fd, (struct sockaddr *)&ret_address->storage, &ret_address->length) < 0 ? -errno : 0;
+    int v6only = 0;
+    socklen_t length = sizeof v6only;
+    *ret_address = (struct listener_address){.length = sizeof ret_address->storage};
+    if (getsockname(fd, (struct sockaddr *)&ret_address->storage, &ret_address->length) < 0)
+        return -errno;
+    if (ret_address->storage.ss_family == AF_INET6 &&
+        getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &length) == 0)
+        ret_address->v6only = v6only;
+    return 0;
 }
 
 void listener_path_remove(const struct listener_spec *spec, const struct listener_path *path)

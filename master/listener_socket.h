@@ -13,12 +13,14 @@
 #include "ipc/fd.h"
 #include "master/listener_spec.h"
 
+#include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
 struct listener_address {
     struct sockaddr_storage storage;
     socklen_t length;
+    bool v6only; /* of IPv6: no IPv4 comes there */
 };
 
 /* The file that bind(2) made for a Unix path; 0 and 0: none of ours. */
@@ -52,6 +54,11 @@ int listener_socket_listen(const struct listener_spec *spec, int fd, struct erro
 /* What the socket is bound to, in the form of SERVER_STARTER_PORT: host:port, a path, "" where that says
  * nothing. The caller's; NULL when out of memory. */
 char *listener_socket_describe(int fd);
+
+/* What the specification's host means; names are looked up in the hosts file alone. ENOENT: there is no such
+ * host. */
+int listener_socket_resolve(
+    const struct listener_spec *spec, struct listener_address *ret_address, struct error *error);
 
 /* The same as an address. 0 or -errno. */
 int listener_socket_address(int fd, struct listener_address *ret_address);

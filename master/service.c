@@ -2,6 +2,7 @@
 #include "master/service.h"
 
 #include "master/backoff.h"
+#include "master/capture/capture.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/requests.h"
@@ -280,6 +281,9 @@ void service_resume(struct service *service)
             service_choose(generation);
         check_ready(generation);
     }
+    for (struct generation *generation = service->generations; generation; generation = generation->next)
+        for (struct worker *worker = generation->workers; worker; worker = worker->next)
+            capture_resume(worker);
 }
 
 void service_worker_ready(struct worker *worker)
@@ -419,11 +423,11 @@ void service_scale(struct service *service, int by)
     struct generation *active = service_generation(service, GENERATION_ACTIVE);
     if (!active || (by < 0 && active->worker_count <= 1) || (by > 0 && active->worker_count >= 1024))
         return;
-    for (size_t i = 0; by > 0 && i < active->settings->listener_count; i++)
+    for (size_t i = 0; by > 0 && i < active->endpoint_count; i++)
         if (active->endpoints[i] && active->endpoints[i]->per_worker &&
             active->worker_count >= active->endpoints[i]->socket_count) {
             log_event(LOG_WARNING, "not scaled: an upgrade makes room for more workers' own sockets",
-                LOG_S("service", service->name), LOG_S("listener", active->settings->listeners[i].text),
+                LOG_S("service", service->name), LOG_S("listener", active->endpoints[i]->listener->spec.text),
                 LOG_U("room", active->endpoints[i]->socket_count));
             return;
         }

@@ -2,6 +2,7 @@
 /*
  * The addresses of a service: each generation's endpoints, and which generation gets what is new.
  */
+#include "master/capture/capture.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/probe.h"
@@ -20,9 +21,9 @@ static struct listener *find_listener(const struct service *service, const struc
 {
     for (const struct generation *generation = service->generations; generation;
          generation = generation->next)
-        for (size_t i = 0; i < generation->settings->listener_count; i++)
+        for (size_t i = 0; i < generation->endpoint_count; i++)
             if (generation->endpoints[i] &&
-                listener_spec_same_address(&generation->settings->listeners[i], spec))
+                listener_spec_same_address(&generation->endpoints[i]->listener->spec, spec))
                 return generation->endpoints[i]->listener;
     return NULL;
 }
@@ -91,7 +92,7 @@ static int check_probe(const struct generation *generation, struct error *error)
     if (!settings->ready_probe)
         return 0;
     int r = probe_spec_parse(settings->ready_probe, settings, &spec, error);
-    if (r == 0)
+    if (r == 0 && generation->endpoints[spec.listener])
         r = probe_check(generation->endpoints[spec.listener], error);
     return r < 0 ? error_prefix(error, "ready.probe (ready.alive needs no such thing)") : 0;
 }
@@ -100,6 +101,8 @@ int service_open_addresses(struct service *service, struct generation *generatio
 {
     const struct config_service *settings = generation->settings;
     for (size_t i = 0; i < settings->listener_count; i++) {
+        if (!capture_opens_in_advance(service, settings, i))
+            continue;
         int r = open_endpoint(service, settings, &settings->listeners[i], &generation->endpoints[i], error);
         if (r < 0)
             return r;
@@ -111,7 +114,7 @@ int service_open_addresses(struct service *service, struct generation *generatio
 
 void service_choose(const struct generation *generation)
 {
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
         struct error error = {.code = 0};
         struct endpoint *endpoint = generation->endpoints[i];
         if (endpoint && endpoint->listener->active != endpoint &&
@@ -124,9 +127,9 @@ void service_choose(const struct generation *generation)
 
 void service_close_addresses(const struct generation *old, const struct generation *next)
 {
-    for (size_t i = 0; i < old->settings->listener_count; i++) {
+    for (size_t i = 0; i < old->endpoint_count; i++) {
         bool stays = false;
-        for (size_t j = 0; old->endpoints[i] && j < next->settings->listener_count; j++)
+        for (size_t j = 0; old->endpoints[i] && j < next->endpoint_count; j++)
             stays =
                 stays || (next->endpoints[j] && next->endpoints[j]->listener == old->endpoints[i]->listener);
         if (old->endpoints[i] && !stays)

@@ -38,7 +38,7 @@ static void set_timer(struct settle *settle)
 static unsigned own_sockets(const struct generation *generation, int *fds, unsigned room)
 {
     unsigned count = 0;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
         const struct endpoint *endpoint = generation->endpoints[i];
         for (unsigned j = 0; endpoint && !endpoint->shared && j < endpoint->socket_count && count < room; j++)
             if (endpoint->sockets[j].fd >= 0)
@@ -56,7 +56,7 @@ static unsigned look_at_half_open(struct settle *settle)
     if (settle->begun)
         return waiting_look(settle->waiting, &left, NULL) < 0 ? 0 : left;
     settle->begun = true;
-    for (size_t i = 0; i < settle->generation->settings->listener_count; i++)
+    for (size_t i = 0; i < settle->generation->endpoint_count; i++)
         room += settle->generation->endpoints[i] ? settle->generation->endpoints[i]->socket_count : 0;
     int *fds = calloc(room + 1, sizeof *fds);
     if (!fds)
@@ -72,7 +72,7 @@ static unsigned look_at_half_open(struct settle *settle)
 static bool move_waiting(const struct generation *generation)
 {
     bool all = true;
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
+    for (size_t i = 0; i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && !generation->endpoints[i]->shared)
             all = endpoint_move_waiting(generation->endpoints[i]) && all;
     return all;
@@ -102,7 +102,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
 
 static bool can_move(const struct generation *generation)
 {
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
+    for (size_t i = 0; i < generation->endpoint_count; i++)
         if (generation->endpoints[i] && !generation->endpoints[i]->shared &&
             !(steering_abilities(generation->endpoints[i]->listener->tier) & STEERING_CAN_MIGRATE))
             return false;

@@ -23,9 +23,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What the child writes when it fails; nothing (the end by close-on-exec) when it executes. */
+/* What the child writes; at last nothing (the end by close-on-exec), when it executes. With CAPTURED comes the
+ * descriptor of the notifications. */
 struct report {
+    enum spawn_outcome outcome;
     int exit_code;
+    bool no_new_privs;
     struct error error;
 };
 
@@ -39,10 +42,45 @@ struct identity {
 
 static __attribute__((noreturn)) void child_fail(int start_fd, int exit_code, const struct error *error)
 {
-    struct report report = {.exit_code = exit_code, .error = *error};
+    struct report report = {.outcome = SPAWN_FAILED, .exit_code = exit_code, .error = *error};
     while (send(start_fd, &report, sizeof report, MSG_NOSIGNAL) < 0 && errno == EINTR)
         ;
     _exit(exit_code);
+}
+
+/* One packet, and with it the descriptor that isn't -1. */
+static int send_report(int start_fd, const struct report *report, int fd)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec iov = {.iov_base = (void *)report, .iov_len = sizeof *report};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *item = CMSG_FIRSTHDR(&message);
+        item->cmsg_level = SOL_SOCKET;
+        item->cmsg_type = SCM_RIGHTS;
+        item->cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(item), &fd, sizeof fd);
+    }
+    while (sendmsg(start_fd, &message, MSG_NOSIGNAL) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+/* Before the user changes, with which the right to do it without no_new_privs would go. */
+static void be_captured(const struct capture_filter *filter, int start_fd)
+{
+    struct report report = {.outcome = SPAWN_CAPTURED};
+    CLEANUP_FD int notify_fd = capture_filter_install(filter, &report.no_new_privs, &report.error);
+    if (notify_fd < 0)
+        report.outcome = SPAWN_UNCAPTURED;
+    if (send_report(start_fd, &report, notify_fd) < 0)
+        _exit(SPAWN_EXIT_SETUP);
 }
 
 static void reset_signals(void)
@@ -302,6 +340,12 @@ static __attribute__((noreturn)) void child(const struct spawn_request *request,
         child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
     if (request->listen_pid)
         snprintf(request->listen_pid, ACTIVATION_PID_ROOM, "%d", getpid());
+    if (request->filter)
+        be_captured(request->filter, start_fd);
+    /* Yama lets nobody but ancestors look into an unprivileged process: the keeper is one, and the master is
+     * its descendant. Elsewhere this does nothing. */
+    if (request->filter)
+        prctl(PR_SET_PTRACER, getppid(), 0, 0, 0);
     char go;
     ssize_t n;
     do
@@ -346,22 +390,47 @@ void spawn_release(int start_fd)
     (void)!send(start_fd, &go, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-int spawn_outcome(int start_fd, int *ret_exit_code, struct error *error)
+static ssize_t receive_report(int start_fd, struct report *ret_report, int *ret_fd)
 {
-    struct report report;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = ret_report, .iov_len = sizeof *ret_report};
+    struct msghdr message = {.msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes};
     ssize_t n;
     do
-        n = recv(start_fd, &report, sizeof report, MSG_DONTWAIT);
+        n = recvmsg(start_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
+    struct cmsghdr *item = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (item && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS &&
+        item->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(ret_fd, CMSG_DATA(item), sizeof(int));
+    return n;
+}
+
+enum spawn_outcome spawn_outcome(int start_fd, struct spawn_report *ret_report)
+{
+    struct report report;
+    *ret_report = (struct spawn_report){.notify_fd = -1, .exit_code = SPAWN_EXIT_SETUP};
+    ssize_t n = receive_report(start_fd, &report, &ret_report->notify_fd);
     if (n < 0 && errno == EAGAIN)
-        return 0;
+        return SPAWN_NOT_KNOWN;
     if (n == 0)
-        return 1;
-    if (n != sizeof report || report.error.code <= 0)
-        return error_set(error, EIO, BLAME_OURS, "the child's report is broken");
+        return SPAWN_EXECUTES;
+    bool whole = n == sizeof report && report.outcome >= SPAWN_CAPTURED && report.outcome <= SPAWN_FAILED &&
+                 (report.outcome == SPAWN_CAPTURED) == (ret_report->notify_fd >= 0);
+    if (!whole) {
+        fd_close(&ret_report->notify_fd);
+        error_set(&ret_report->error, EIO, BLAME_OURS, "the child's report is broken");
+        return SPAWN_FAILED;
+    }
     report.error.message[sizeof report.error.message - 1] = 0;
-    if (error)
-        *error = report.error;
-    *ret_exit_code = report.exit_code;
-    return -report.error.code;
+    ret_report->error = report.error;
+    ret_report->exit_code = report.exit_code;
+    ret_report->no_new_privs = report.no_new_privs;
+    return report.outcome;
 }

@@ -7,6 +7,8 @@
  * pidfd. It inherits exactly the descriptors that are listed, and standard output and error; standard input
  * is /dev/null. All signals are at their defaults and none is blocked.
  *
+ * One that is to be captured installs its filter first and says so; only then is it released.
+ *
  * Whatever fails in the child before it executes comes back in words over the start socket. If the master
  * dies before the release, the child sees the socket's end and exits: nothing runs that nobody knows.
  */
@@ -14,6 +16,7 @@
 #define GAPLESS_MASTER_SPAWN_H
 
 #include "ipc/error.h"
+#include "master/capture/filter.h"
 #include "master/config.h"
 
 #include <sys/types.h>
@@ -31,6 +34,7 @@ struct spawn_request {
     char *listen_pid; /* into envp: ACTIVATION_PID_ROOM bytes that get the child's pid; NULL: none */
     const int *fds;   /* become 3, 4, … in the worker; lent */
     unsigned fd_count;
+    const struct capture_filter *filter; /* NULL: it isn't captured */
 };
 
 struct spawn {
@@ -46,8 +50,22 @@ int spawn_make(const struct spawn_request *request, struct spawn *ret_spawn, str
 /* Lets it execute. Never blocks. */
 void spawn_release(int start_fd);
 
-/* How it went. 1: it executes its program. 0: not known yet. < 0: it could not; *error says why and
- * *ret_exit_code is the code with which it ends. The caller closes the socket after 1 and after an error. */
-int spawn_outcome(int start_fd, int *ret_exit_code, struct error *error);
+enum spawn_outcome {
+    SPAWN_NOT_KNOWN,  /* yet */
+    SPAWN_CAPTURED,   /* its filter is in force: notify_fd; it waits for its release */
+    SPAWN_UNCAPTURED, /* it could not be: error; it waits for its release */
+    SPAWN_EXECUTES,   /* its program; the socket is of no more use */
+    SPAWN_FAILED,     /* it could not: error, and exit_code with which it ends; the same */
+};
+
+struct spawn_report {
+    int exit_code;
+    int notify_fd;         /* the caller's; else -1 */
+    bool no_new_privs;     /* with a filter: it had to be set */
+    struct error error;
+};
+
+/* What is new, one thing at a time. */
+enum spawn_outcome spawn_outcome(int start_fd, struct spawn_report *ret_report);
 
 #endif

@@ -11,7 +11,7 @@
 struct master;
 
 /* Of what is written; another one is refused. */
-#define STATE_FORMAT 2
+#define STATE_FORMAT 3
 
 /* A memfd with the whole state, or -errno. */
 int state_save(const struct master *master, struct error *error);

@@ -4,6 +4,7 @@
 #include "ipc/fd.h"
 #include "ipc/state.pb-c.h"
 #include "master/arena.h"
+#include "master/capture/capture.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -94,6 +95,7 @@ static int restore_endpoint(struct master *master, struct listener *listener,
     struct endpoint_kept kept = {.id = from->id,
         .shared = from->shared,
         .per_worker = from->per_worker,
+        .captured = from->captured,
         .socket_count = from->socket_count,
         .row = from->row,
         .path = {.device = (dev_t)from->path_device, .inode = (ino_t)from->path_inode}};
@@ -106,8 +108,14 @@ static int restore_endpoint(struct master *master, struct listener *listener,
         CLEANUP_FD int fd = take_socket(master, from->sockets[i]->id);
         if (fd < 0)
             continue; /* given up just before the last master died */
-        endpoint_restore_socket(
-            endpoint, from->sockets[i]->place, from->sockets[i]->id, &fd, from->sockets[i]->placed);
+        const Gapless__State__Socket *socket = from->sockets[i];
+        struct endpoint_socket saved = {.id = socket->id,
+            .placed = socket->placed,
+            .owner = {.worker = socket->worker,
+                .index = socket->index,
+                .pid = socket->pid,
+                .cookie = socket->cookie}};
+        endpoint_restore_socket(endpoint, socket->place, &saved, &fd);
     }
     return 0;
 }
@@ -150,7 +158,7 @@ static struct endpoint *find_endpoint(const struct listener *listener, uint64_t 
 static struct endpoint *known_endpoint(const struct service *service, uint64_t id)
 {
     for (const struct generation *g = service->generations; g; g = g->next)
-        for (size_t i = 0; i < g->settings->listener_count; i++) {
+        for (size_t i = 0; i < g->endpoint_count; i++) {
             struct endpoint *found = g->endpoints[i] ? find_endpoint(g->endpoints[i]->listener, id) : NULL;
             if (found)
                 return found;
@@ -178,6 +186,44 @@ static int restore_missing(struct master *master, const Gapless__State__Listener
     if (!endpoint)
         return r < 0 ? r : error_set(error, ENOENT, BLAME_OURS, "endpoint %" PRIu64 " was not kept", id);
     *ret_endpoint = endpoint;
+    return 0;
+}
+
+/* The specification under which a captured listener was opened: no configuration has it. */
+static int captured_spec(
+    const Gapless__State__Listener *kept, struct listener_spec *ret_spec, struct error *error)
+{
+    if (!kept)
+        return error_set(error, ENOENT, BLAME_OURS, "a captured listener was not kept");
+    int r = listener_spec_parse(kept->spec, ret_spec, error);
+    char *name = r == 0 ? strdup(kept->name) : NULL;
+    if (!name) {
+        if (r == 0)
+            listener_spec_done(ret_spec);
+        return r < 0 ? r : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    free(ret_spec->name);
+    ret_spec->name = name;
+    return 0;
+}
+
+static int restore_captured(struct service *service, struct generation *generation,
+    const Gapless__State__Service *kept, uint64_t id, struct error *error)
+{
+    struct endpoint *endpoint = known_endpoint(service, id);
+    if (!endpoint) {
+        struct listener_spec spec = {.text = NULL};
+        int r = captured_spec(kept_listener(kept, id), &spec, error);
+        if (r == 0)
+            r = restore_missing(service->master, kept_listener(kept, id), id, &spec, &endpoint, error);
+        listener_spec_done(&spec);
+        if (r < 0)
+            return r;
+    }
+    if (generation_add_endpoint(generation, endpoint_ref(endpoint)) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    tracking_add_endpoint(service->master->tracking, endpoint,
+        (enum inflight_protocol)config_protocol_of(generation->settings, &endpoint->listener->spec));
     return 0;
 }
 
@@ -226,8 +272,10 @@ static int restore_worker(
     struct worker *worker;
     char name[32];
     snprintf(name, sizeof name, "worker/%" PRIu64, from->id);
-    struct keeper_entry *entry =
-        from->state == WORKER_WAITING ? NULL : keeper_link_take(master->keeper, name);
+    /* One that was not released yet ends by itself, and another one is started. */
+    struct keeper_entry *entry = from->state == WORKER_WAITING || !from->released
+                                     ? NULL
+                                     : keeper_link_take(master->keeper, name);
     if (entry) {
         worker = worker_adopt(generation, from->index, from->id, from->pid, &entry->fds);
         if (worker && from->version && *from->version)
@@ -255,7 +303,11 @@ static int restore_worker(
     worker->counted = from->counted;
     worker->accepts = from->accepts;
     worker->flows_tracked = from->flows_tracked;
+    if (from->uncaptured && *from->uncaptured)
+        error_set(&worker->uncaptured, EOPNOTSUPP, BLAME_SYSTEM, "%s", from->uncaptured);
     if (entry) {
+        if (from->captured)
+            capture_restore(worker, from);
         restore_handoff(worker, from->handed_off);
         worker_resume(worker, (enum worker_state)from->state);
         worker->restored_exit = entry->exited;
@@ -294,7 +346,10 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     generation->started_at_ms = from->started_at_ms;
     generation->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
     generation->told = from->told;
+    generation->serves = from->serves;
     int r = restore_endpoints(service, generation, kept, from, error);
+    for (size_t i = 0; r == 0 && i < from->n_captured; i++)
+        r = restore_captured(service, generation, kept, from->captured[i], error);
     for (size_t i = 0; r == 0 && i < from->n_workers; i++)
         if (from->workers[i]->state < WORKER_EXITED)
             r = restore_worker(generation, from->workers[i], error);
@@ -329,7 +384,7 @@ static bool is_row_known(void *ctx, unsigned cell, unsigned row)
     const struct master *master = ctx;
     for (const struct service *s = master->services; s; s = s->next)
         for (const struct generation *g = s->generations; g; g = g->next)
-            for (size_t i = 0; i < g->settings->listener_count; i++)
+            for (size_t i = 0; i < g->endpoint_count; i++)
                 if (g->endpoints[i] && g->endpoints[i]->listener->cell == cell && g->endpoints[i]->row == row)
                     return true;
     return false;

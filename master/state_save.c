@@ -4,6 +4,7 @@
 #include "ipc/fd.h"
 #include "ipc/state.pb-c.h"
 #include "master/arena.h"
+#include "master/capture/capture.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -26,7 +27,7 @@ static char *text_or_empty(char *text)
     return text ? text : (char *)"";
 }
 
-static void save_worker(const struct worker *worker, Gapless__State__Worker *ret)
+static void save_worker(struct arena *arena, const struct worker *worker, Gapless__State__Worker *ret)
 {
     gapless__state__worker__init(ret);
     ret->id = worker->id;
@@ -47,6 +48,11 @@ static void save_worker(const struct worker *worker, Gapless__State__Worker *ret
     ret->accepts = worker->accepts;
     ret->flows_tracked = worker->flows_tracked;
     ret->handed_off = handoff_done(&worker->handoff);
+    ret->released = worker->released;
+    ret->captured = worker->capture != NULL;
+    ret->uncaptured = (char *)worker->uncaptured.message;
+    if (worker->capture)
+        capture_save(worker->capture, arena, ret);
 }
 
 static void save_generation(
@@ -70,13 +76,18 @@ static void save_generation(
         Gapless__State__Worker *item = arena_take(arena, 1, sizeof *item);
         if (!item)
             return;
-        save_worker(worker, item);
+        save_worker(arena, worker, item);
         ret->workers[ret->n_workers++] = item;
     }
     ret->told = generation->told;
+    ret->serves = generation->serves;
     ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
     for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
         ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;
+    ret->captured = arena_take(arena, generation->endpoint_count, sizeof *ret->captured);
+    for (size_t i = generation->settings->listener_count; ret->captured && i < generation->endpoint_count; i++)
+        if (generation->endpoints[i])
+            ret->captured[ret->n_captured++] = generation->endpoints[i]->id;
 }
 
 static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, Gapless__State__Endpoint *ret)
@@ -85,6 +96,7 @@ static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, 
     ret->id = endpoint->id;
     ret->shared = endpoint->shared;
     ret->per_worker = endpoint->per_worker;
+    ret->captured = endpoint->captured;
     ret->socket_count = endpoint->socket_count;
     ret->row = endpoint->row;
     ret->path_device = endpoint->path.device;
@@ -105,6 +117,10 @@ static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, 
         item->id = endpoint->sockets[i].id;
         item->place = i;
         item->placed = endpoint->sockets[i].placed;
+        item->worker = endpoint->sockets[i].owner.worker;
+        item->index = endpoint->sockets[i].owner.index;
+        item->pid = endpoint->sockets[i].owner.pid;
+        item->cookie = endpoint->sockets[i].owner.cookie;
         ret->sockets[ret->n_sockets++] = item;
     }
 }
@@ -114,6 +130,7 @@ static void save_listener(struct arena *arena, const struct listener *listener, 
     gapless__state__listener__init(ret);
     ret->id = listener->id;
     ret->spec = listener->spec.text;
+    ret->name = listener->spec.name;
     ret->tier = listener->tier;
     ret->reason = (char *)listener->reason;
     ret->cell = listener->cell;
@@ -150,10 +167,10 @@ static void save_listeners(struct arena *arena, const struct service *service, G
 {
     size_t most = 0;
     for (const struct generation *g = service->generations; g; g = g->next)
-        most += g->settings->listener_count;
+        most += g->endpoint_count;
     ret->listeners = arena_take(arena, most, sizeof *ret->listeners);
     for (const struct generation *g = service->generations; g && ret->listeners; g = g->next)
-        for (size_t i = 0; i < g->settings->listener_count; i++) {
+        for (size_t i = 0; i < g->endpoint_count; i++) {
             const struct endpoint *endpoint = g->endpoints[i];
             if (!endpoint || has_listener(ret, endpoint->listener->id))
                 continue;

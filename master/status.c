@@ -95,7 +95,7 @@ static void build_listeners(const struct service *service, Gapless__Admin__Servi
     const struct generation *generation = service_generation(service, GENERATION_ACTIVE);
     if (!generation)
         return;
-    size_t count = generation->settings->listener_count;
+    size_t count = generation->endpoint_count;
     ret->listeners = arena_take(arena, count, sizeof *ret->listeners);
     for (size_t i = 0; i < count && ret->listeners; i++) {
         const struct endpoint *endpoint = generation->endpoints[i];
@@ -105,8 +105,8 @@ static void build_listeners(const struct service *service, Gapless__Admin__Servi
         if (!item)
             return;
         gapless__admin__listener__init(item);
-        item->name = generation->settings->listeners[i].name;
-        item->address = generation->settings->listeners[i].text;
+        item->name = endpoint->listener->spec.name;
+        item->address = endpoint->listener->spec.text;
         item->steering = (char *)endpoint_steering(endpoint);
         item->reason = endpoint->listener->reason;
         ret->listeners[ret->n_listeners++] = item;

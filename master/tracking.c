@@ -181,8 +181,10 @@ static void set_tracked(struct worker *worker)
 {
     const struct generation *generation = worker->generation;
     worker->tracked = worker->counted = worker->flows_tracked = true;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
         const struct endpoint *endpoint = generation->endpoints[i];
+        if (!endpoint)
+            continue;
         worker->tracked = worker->tracked && endpoint->tag;
         worker->counted = worker->counted && endpoint->tag && endpoint->counted;
         worker->flows_tracked = worker->flows_tracked && (endpoint->tag || has_flows(endpoint));
@@ -202,6 +204,12 @@ void tracking_add_worker(struct tracking *tracking, struct worker *worker)
     }
     worker->slot = (unsigned)slot;
     set_tracked(worker);
+}
+
+void tracking_worker_serves(struct tracking *tracking, struct worker *worker)
+{
+    if (tracking && tracking->tracker && worker->slot)
+        set_tracked(worker);
 }
 
 void tracking_resume_worker(struct tracking *tracking, struct worker *worker)
@@ -275,7 +283,7 @@ static bool look(struct tracking *tracking)
 static void add_own(const struct worker *worker, struct tracker_look *look)
 {
     const struct generation *generation = worker->generation;
-    for (size_t i = 0; i < generation->settings->listener_count; i++) {
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
         const struct endpoint *endpoint = generation->endpoints[i];
         if (endpoint && !endpoint->shared && has_flows(endpoint) && endpoint->row < STEER_ROWS)
             look->busy += steer_cell_counts(endpoint->listener->steering->steer, endpoint->listener->cell)

@@ -41,6 +41,8 @@ void tracking_remove_endpoint(struct tracking *tracking, struct endpoint *endpoi
 
 /* A worker's process, before it executes; one of an earlier master; one that has exited. */
 void tracking_add_worker(struct tracking *tracking, struct worker *worker);
+/* The addresses that its generation serves have changed. */
+void tracking_worker_serves(struct tracking *tracking, struct worker *worker);
 void tracking_resume_worker(struct tracking *tracking, struct worker *worker);
 void tracking_remove_worker(struct tracking *tracking, struct worker *worker);
 

@@ -3,7 +3,9 @@
 
 #include "ipc/fd.h"
 #include "master/activation.h"
+#include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/listener_capture.h"
 #include "master/master.h"
 #include "master/native_count.h"
 #include "master/spawn.h"
@@ -104,7 +106,7 @@ static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
 {
     struct worker *worker = ctx;
     const struct generation *generation = worker->generation;
-    for (size_t i = 0; i < generation->settings->listener_count; i++)
+    for (size_t i = 0; i < generation->endpoint_count; i++)
         if (generation->endpoints[i])
             endpoint_abandon(generation->endpoints[i], worker->index);
 }
@@ -164,6 +166,8 @@ static void release_process(struct worker *worker)
     close_start(worker);
     worker_control_close(worker);
     worker_notify_close(worker);
+    capture_free(worker->capture);
+    worker->capture = NULL;
     native_count_free(worker->counters);
     worker->counters = NULL;
     fd_close(&worker->pidfd);
@@ -212,6 +216,15 @@ static int watch(struct worker *worker)
     return r < 0 ? r : worker_notify_watch(worker);
 }
 
+/* Listed everywhere first, released then: a master that dies in between leaves a child that exits. */
+static void release(struct worker *worker)
+{
+    worker->released = true;
+    master_save(master_of(worker));
+    spawn_release(worker->start_fd);
+    readiness_begin(worker->generation);
+}
+
 static int start(struct worker *worker, struct error *error)
 {
     int r = worker_make_process(worker, error);
@@ -224,11 +237,9 @@ static int start(struct worker *worker, struct error *error)
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_add_worker(master_of(worker)->tracking, worker);
-    /* Listed everywhere first, released then: a master that dies in between leaves a child that exits. */
     worker_store(worker);
-    master_save(master_of(worker));
-    spawn_release(worker->start_fd);
-    readiness_begin(worker->generation);
+    if (!capture_is_wanted(settings_of(worker)))
+        release(worker);
     return 0;
 }
 
@@ -252,21 +263,67 @@ static void start_or_fail(struct worker *worker)
     gone(worker);
 }
 
+static void not_executed(struct worker *worker, const struct spawn_report *report)
+{
+    worker->exit_code = report->exit_code;
+    worker->not_executed = true;
+    worker_fail(worker, &report->error);
+}
+
+/* Its filter is in force. */
+static void captured(struct worker *worker, struct spawn_report *report)
+{
+    if (capture_begin(worker, &report->notify_fd) < 0) {
+        struct error error;
+        error_set(&error, ENOMEM, BLAME_OURS, "worker %u: out of memory", worker->index);
+        worker_fail(worker, &error);
+        return;
+    }
+    log_event(LOG_DEBUG, "worker is captured", WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
+        LOG_S("no_new_privs", report->no_new_privs ? "set" : NULL));
+    release(worker);
+}
+
+/* No filter could be had. */
+static void uncaptured(struct worker *worker, const struct error *why)
+{
+    worker->uncaptured = *why;
+    if (settings_of(worker)->capture == CAPTURE_ON) {
+        struct spawn_report report = {.exit_code = SPAWN_EXIT_SETUP, .error = *why};
+        report.error.blame = BLAME_USER; /* who asked for it: to try again mends nothing */
+        error_prefix(&report.error, "worker %u can't be captured (capture=on)", worker->index);
+        close_start(worker); /* it exits */
+        not_executed(worker, &report);
+        return;
+    }
+    log_event(LOG_WARNING, "not captured: the worker must take what it is given", WORKER_FIELDS(worker),
+        LOG_S("reason", why->message));
+    release(worker);
+}
+
 static void on_start(evutil_socket_t fd, short what, void *ctx)
 {
     struct worker *worker = ctx;
-    struct error error = {.code = 0};
-    int r = spawn_outcome(worker->start_fd, &worker->exit_code, &error);
-    if (r == 0)
-        return;
-    close_start(worker);
-    if (r > 0) {
+    struct spawn_report report;
+    switch (spawn_outcome(worker->start_fd, &report)) {
+    case SPAWN_NOT_KNOWN:
+        break;
+    case SPAWN_CAPTURED:
+        captured(worker, &report);
+        break;
+    case SPAWN_UNCAPTURED:
+        uncaptured(worker, &report.error);
+        break;
+    case SPAWN_EXECUTES:
+        close_start(worker);
         worker->executed = true;
         log_event(LOG_INFO, "worker started", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
-        return;
+        break;
+    case SPAWN_FAILED:
+        close_start(worker);
+        not_executed(worker, &report);
+        break;
     }
-    worker->not_executed = true;
-    worker_fail(worker, &error);
 }
 
 /* ── ready ── */
@@ -287,10 +344,30 @@ void worker_answered(struct worker *worker)
     set_state(worker, WORKER_READY);
     evtimer_del(worker->orphaned);
     worker->orphaned_ms = 0;
-    for (size_t i = 0; i < worker->generation->settings->listener_count; i++)
-        if (worker->generation->endpoints[i])
+    for (size_t i = 0; i < worker->generation->endpoint_count; i++)
+        if (worker->generation->endpoints[i]) {
             endpoint_ready(worker->generation->endpoints[i], worker->index);
+            endpoint_capture_succeed(worker->generation->endpoints[i], worker->index, worker->id);
+        }
     service_worker_ready(worker);
+}
+
+struct unheard {
+    char text[384];
+};
+
+/* What else it would have been ready by. */
+static struct unheard worker_unheard(const struct worker *worker)
+{
+    struct unheard unheard;
+    if (!worker->capture)
+        snprintf(unheard.text, sizeof unheard.text,
+            "; a server that can't say so needs ready.probe, or ready.alive");
+    else if (*capture_explain(worker))
+        snprintf(unheard.text, sizeof unheard.text, "; %s", capture_explain(worker));
+    else
+        capture_describe_missing(worker, unheard.text, sizeof unheard.text);
+    return unheard;
 }
 
 static void starting_timeout(struct worker *worker)
@@ -311,9 +388,9 @@ static void starting_timeout(struct worker *worker)
     else
         error_set(&error, ETIMEDOUT, BLAME_PEER,
             "worker %u was not ready within %" PRId64 " ms (it said neither ready on the control channel nor "
-            "READY=1%s; a server that can't say so needs "
-            "ready.probe, or ready.alive)",
-            worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "");
+            "READY=1%s%s)",
+            worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "",
+            worker_unheard(worker).text);
     worker_fail(worker, &error);
 }
 
@@ -381,7 +458,10 @@ void worker_drain(struct worker *worker, bool steered)
         set_timer(worker, 0);
         break;
     case WORKER_STARTING:
-        worker_stop(worker);
+        if (capture_serves(worker))
+            drain_ready(worker, steered);
+        else
+            worker_stop(worker);
         break;
     case WORKER_READY:
         drain_ready(worker, steered);
@@ -481,6 +561,27 @@ static int exit_code_of(int wait_status)
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
+/* A server that binds what gapless has bound already gets EADDRINUSE, and says so in its own words only. */
+static struct unheard why_not_ready(const struct worker *worker)
+{
+    struct unheard why = {.text = ""};
+    const struct generation *generation = worker->generation;
+    if (worker->state != WORKER_STARTING || worker->native || worker->not_executed)
+        return why;
+    if (worker->capture) {
+        if (*capture_explain(worker))
+            snprintf(why.text, sizeof why.text, ": %s", capture_explain(worker));
+        return why;
+    }
+    for (size_t i = 0; i < generation->settings->listener_count && !*why.text; i++)
+        if (generation->endpoints[i])
+            snprintf(why.text, sizeof why.text,
+                " (if it binds %.100s itself: gapless has that address, and it gets EADDRINUSE, since %.150s)",
+                generation->settings->listeners[i].text,
+                worker->uncaptured.code ? worker->uncaptured.message : "it isn't captured (capture)");
+    return why;
+}
+
 void worker_exited(struct worker *worker, int wait_status)
 {
     char how[128], name[32];
@@ -490,6 +591,10 @@ void worker_exited(struct worker *worker, int wait_status)
     worker_count_forget(worker);
     store_name(worker, name);
     master_forget(master_of(worker), name);
+    capture_forget(worker);
+    for (size_t i = 0; i < worker->generation->endpoint_count; i++)
+        if (worker->generation->endpoints[i])
+            endpoint_capture_died(worker->generation->endpoints[i], worker->id);
     describe_exit(wait_status, how, sizeof how);
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
@@ -497,8 +602,8 @@ void worker_exited(struct worker *worker, int wait_status)
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)));
     if (!worker->failure.code && !expected)
-        error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s", worker->index, how,
-            worker->state == WORKER_STARTING ? " before it was ready" : "");
+        error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s%s", worker->index, how,
+            worker->state == WORKER_STARTING ? " before it was ready" : "", why_not_ready(worker).text);
     gone(worker);
 }
 
@@ -512,7 +617,7 @@ struct worker *worker_adopt(
         return NULL;
     worker->id = id;
     worker->pid = pid;
-    worker->executed = true;
+    worker->released = worker->executed = true;
     worker_einhorn_adopt(worker);
     worker->pidfd = fd_list_take(fds, 0);
     worker->notify_fd = fd_list_take(fds, 1);

@@ -33,6 +33,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct capture;
 struct generation;
 struct native_count;
 struct native_numbers;
@@ -59,6 +60,7 @@ struct worker {
 
     pid_t pid;
     int pidfd;
+    bool released;         /* may execute */
     bool executed;         /* runs its program */
     bool not_executed;     /* … or never will: it said why, and exits with exit_code by itself */
     int64_t started_ms;    /* CLOCK_MONOTONIC */
@@ -73,6 +75,8 @@ struct worker {
     char *version;           /* what it called itself, or NULL */
     struct handoff handoff;
     struct native_count *counters; /* what it counts for itself, or NULL */
+    struct capture *capture;       /* answers its bind and listen, or NULL */
+    struct error uncaptured;       /* why it could not be captured; code 0: it was not to be, or is */
 
     int notify_fd; /* NOTIFY_SOCKET */
     char notify_address[32];

@@ -162,6 +162,13 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
         return error_set(error, EPROTONOSUPPORT, BLAME_PEER,
             "it speaks version %u of the control protocol, not %d", hello->protocol,
             GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION);
+    const struct generation *own = worker->generation;
+    for (size_t i = 0; i < own->settings->listener_count; i++)
+        if (!own->endpoints[i] && !own->told)
+            return error_set(error, EOPNOTSUPP, BLAME_USER,
+                "it is native, and %s was left for it to bind (capture); a version that takes its listeners from "
+                "gapless needs capture=off",
+                own->settings->listeners[i].text);
     worker->native = true;
     free(worker->version);
     worker->version = hello->version && *hello->version ? strdup(hello->version) : NULL;

@@ -4,6 +4,7 @@
  */
 #include "ipc/fd.h"
 #include "master/activation.h"
+#include "master/capture/capture.h"
 #include "master/generation.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -43,7 +44,7 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     for (size_t i = 0; i < settings->listener_count; i++)
         listeners[i] = (struct activation_listener){.name = settings->listeners[i].name,
-            .address = worker->generation->endpoints[i]->listener->bound};
+            .address = worker->generation->endpoints[i] ? worker->generation->endpoints[i]->listener->bound : NULL};
     struct activation_request request = {.service = settings,
         .listeners = listeners,
         .listener_count = (unsigned)settings->listener_count,
@@ -64,6 +65,8 @@ static int get_sockets(
 {
     struct generation *generation = worker->generation;
     for (size_t i = 0; i < generation->settings->listener_count; i++) {
+        if (!generation->endpoints[i])
+            continue;
         int fd = endpoint_socket(generation->endpoints[i], worker->index, error);
         if (fd < 0)
             return fd;
@@ -75,6 +78,15 @@ static int get_sockets(
     for (unsigned i = 0; i < activation->inherited_count; i++)
         ret_fds[i] = endpoint_socket(generation->endpoints[activation->inherited[i]], worker->index, error);
     return 0;
+}
+
+/* A name in the file system that the worker could take away. */
+static bool has_paths(const struct config_service *settings)
+{
+    for (size_t i = 0; i < settings->listener_count; i++)
+        if (settings->listeners[i].family == LISTENER_UNIX && settings->listeners[i].path[0] == '/')
+            return true;
+    return false;
 }
 
 static int make_process(
@@ -89,14 +101,21 @@ static int make_process(
         return r;
     }
     fds[activation->inherited_count] = control;
+    struct capture_filter filter = {.program = {.len = 0}};
+    bool wanted = capture_is_wanted(settings_of(worker));
+    if (wanted)
+        r = capture_filter_make(has_paths(settings_of(worker)), &filter, error);
     struct spawn_request request = {.service = settings_of(worker),
         .argv = activation->argv.items,
         .envp = activation->envp.items,
         .listen_pid = activation->listen_pid,
         .fds = fds,
-        .fd_count = activation->inherited_count + 1};
+        .fd_count = activation->inherited_count + 1,
+        .filter = wanted ? &filter : NULL};
     struct spawn spawn;
-    r = spawn_make(&request, &spawn, error);
+    if (r == 0)
+        r = spawn_make(&request, &spawn, error);
+    capture_filter_done(&filter);
     free(fds);
     if (r < 0)
         return r;

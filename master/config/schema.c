@@ -19,6 +19,8 @@ static const char *const restart_choices[RESTART_COUNT + 1] = {
     [RESTART_ALWAYS] = "always", [RESTART_ON_FAILURE] = "on-failure", [RESTART_NO] = "no"};
 static const char *const activation_choices[ACTIVATION_COUNT + 1] = {
     [ACTIVATION_AUTO] = "auto", [ACTIVATION_EINHORN] = "einhorn", [ACTIVATION_NONE] = "none"};
+static const char *const capture_choices[CAPTURE_COUNT + 1] = {
+    [CAPTURE_AUTO] = "auto", [CAPTURE_ON] = "on", [CAPTURE_OFF] = "off"};
 static const char *const level_choices[LOG_LEVEL_COUNT + 1] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
 static const char *const tracker_choices[CONFIG_TRACKER_COUNT + 1] = {
@@ -92,6 +94,12 @@ static const struct config_key keys[] = {
         .fallback = "auto", .choices = activation_choices, .argument = "HOW",
         .help = "how listeners are inherited: auto is LISTEN_FDS and SERVER_STARTER_PORT, einhorn is "
                 "these and EINHORN_FD_*, none is only what the command names by {fd:NAME}"},
+    {.path = "capture", .flag = "capture", SERVICE(capture), .type = TYPE_CHOICE, .fallback = "auto",
+        .choices = capture_choices, .argument = "HOW",
+        .help = "whether addresses that the workers bind themselves become listeners: on takes nothing else and fails "
+                "where it can't be, off is for servers that take what they are given, auto does both where it works, "
+                "and is off where {fd:NAME}, {fds:} or activation einhorn says so; without a listen every TCP port is "
+                "one, with it those that are named"},
     {.path = "protocol", .flag = "protocol", SERVICE(protocol), .type = TYPE_CHOICE, .fallback = "http1",
         .choices = value_protocols, .argument = "KIND",
         .help = "what is in flight on a connection: http1 is what was asked and isn't answered, server-first "

@@ -93,6 +93,27 @@ static int check_sharing(const struct config_service *service, struct error *err
     return 0;
 }
 
+bool config_names_descriptors(const struct config_service *service)
+{
+    for (unsigned list = 0; list < 2; list++)
+        for (char **word = list ? service->env : service->command; word && *word; word++)
+            if (strstr(*word, "{fd:") || strstr(*word, "{fds:"))
+                return true;
+    return false;
+}
+
+static int check_capture(const struct config_service *service, struct error *error)
+{
+    if (service->capture != CAPTURE_ON)
+        return 0;
+    if (config_names_descriptors(service))
+        return error_set(error, EINVAL, BLAME_USER,
+            "on doesn't fit {fd:NAME} and {fds:}: nothing is opened that could be passed on");
+    if (service->activation == ACTIVATION_EINHORN)
+        return error_set(error, EINVAL, BLAME_USER, "on doesn't fit activation einhorn");
+    return 0;
+}
+
 static int check_probe(const struct config_service *service, struct error *error)
 {
     struct probe_spec spec;
@@ -124,6 +145,10 @@ int config_service_check(const struct config_service *service, const struct conf
     }
     *ret_key = "steering";
     int r = check_sharing(service, error);
+    if (r < 0)
+        return r;
+    *ret_key = "capture";
+    r = check_capture(service, error);
     if (r < 0)
         return r;
     *ret_key = "ready.probe";

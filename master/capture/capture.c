@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/capture/capture.h"
+
+#include "ipc/fd.h"
+#include "ipc/state.pb-c.h"
+#include "master/arena.h"
+#include "master/capture/internal.h"
+#include "master/generation.h"
+#include "master/listener_capture.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/worker_log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Calls of one worker in one turn of the loop. */
+#define TURN_MAX 32
+/* Who has called listen(2) and doesn't again for so long has bound what it binds. */
+#define QUIET_MS 200
+
+static void on_readable(evutil_socket_t fd, short what, void *ctx);
+static void on_quiet(evutil_socket_t fd, short what, void *ctx);
+
+static struct master *master_of(const struct capture *capture)
+{
+    return capture->worker->generation->service->master;
+}
+
+/* ── what is wanted ── */
+
+bool capture_is_wanted(const struct config_service *settings)
+{
+    if (settings->capture != CAPTURE_AUTO)
+        return settings->capture == CAPTURE_ON;
+    return settings->activation != ACTIVATION_EINHORN && !config_names_descriptors(settings);
+}
+
+/* The generation has sockets of its workers' own at that listener. */
+static bool has_captured(const struct generation *generation, const char *name)
+{
+    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && strcmp(generation->endpoints[i]->listener->spec.name, name) == 0)
+            return true;
+    return false;
+}
+
+bool capture_opens_in_advance(
+    const struct service *service, const struct config_service *settings, size_t listener)
+{
+    const struct listener_spec *spec = &settings->listeners[listener];
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    if (!capture_is_wanted(settings) || spec->family == LISTENER_FD ||
+        !listener_capture_fits(&service->master->steering, spec, config_steering_of(settings, spec), NULL))
+        return true;
+    /* One that all had in common must be given to others first. */
+    for (size_t i = 0; active && i < active->endpoint_count; i++)
+        if (active->endpoints[i] && active->endpoints[i]->shared &&
+            listener_spec_same_address(&active->endpoints[i]->listener->spec, spec))
+            return true;
+    return settings->capture != CAPTURE_ON && !(active && has_captured(active, spec->name));
+}
+
+/* ── a worker's ── */
+
+static void entry_name(const struct worker *worker, char name[32])
+{
+    snprintf(name, 32, "capture/%" PRIu64, worker->id);
+}
+
+static struct capture *capture_new(struct worker *worker, int *notify_fd)
+{
+    struct event_base *base = worker->generation->service->master->base;
+    struct capture *capture = calloc(1, sizeof *capture);
+    if (!capture)
+        return NULL;
+    capture->worker = worker;
+    capture->notify_fd = fd_take(notify_fd);
+    capture->given = calloc(worker->generation->settings->listener_count + 1, sizeof *capture->given);
+    capture->readable = event_new(base, capture->notify_fd, EV_READ | EV_PERSIST, on_readable, capture);
+    capture->quiet = evtimer_new(base, on_quiet, capture);
+    if (!capture->given || !capture->readable || !capture->quiet || event_add(capture->readable, NULL) < 0) {
+        capture_free(capture);
+        return NULL;
+    }
+    return capture;
+}
+
+int capture_begin(struct worker *worker, int *notify_fd)
+{
+    char name[32];
+    worker->capture = capture_new(worker, notify_fd);
+    if (!worker->capture)
+        return -ENOMEM;
+    entry_name(worker, name);
+    master_store(master_of(worker->capture), name, 0, &worker->capture->notify_fd, 1);
+    return 0;
+}
+
+void capture_free(struct capture *capture)
+{
+    if (!capture)
+        return;
+    if (capture->readable)
+        event_free(capture->readable);
+    if (capture->quiet)
+        event_free(capture->quiet);
+    fd_close(&capture->notify_fd);
+    free(capture->bound);
+    free(capture->given);
+    free(capture);
+}
+
+void capture_forget(const struct worker *worker)
+{
+    char name[32];
+    if (!worker->capture)
+        return;
+    entry_name(worker, name);
+    master_forget(master_of(worker->capture), name);
+}
+
+const char *capture_explain(const struct worker *worker)
+{
+    return worker->capture && worker->capture->failure.code ? worker->capture->failure.message : "";
+}
+
+/* ── sockets that are bound ── */
+
+struct capture_bound *capture_find_bound(const struct capture *capture, uint64_t cookie)
+{
+    for (size_t i = 0; i < capture->bound_count; i++)
+        if (capture->bound[i].cookie == cookie)
+            return &capture->bound[i];
+    return NULL;
+}
+
+void capture_remove_bound(struct capture *capture, uint64_t cookie)
+{
+    struct capture_bound *bound = capture_find_bound(capture, cookie);
+    if (!bound)
+        return;
+    size_t behind = capture->bound_count - (size_t)(bound - capture->bound) - 1;
+    memmove(bound, bound + 1, behind * sizeof *bound);
+    capture->bound_count--;
+}
+
+void capture_add_bound(struct capture *capture, const struct capture_bound *bound)
+{
+    capture_remove_bound(capture, bound->cookie);
+    if (capture->bound_count == CAPTURE_BOUND_MAX)
+        capture_remove_bound(capture, capture->bound[0].cookie);
+    struct capture_bound *grown =
+        realloc(capture->bound, (capture->bound_count + 1) * sizeof *capture->bound);
+    if (!grown)
+        return; /* its listen(2) goes through */
+    capture->bound = grown;
+    capture->bound[capture->bound_count++] = *bound;
+}
+
+/* ── answers ── */
+
+void capture_will(struct capture *capture, const struct capture_call *call)
+{
+    capture->pending = *call;
+    master_save(master_of(capture));
+}
+
+void capture_did(struct capture *capture, const struct capture_call *call, int code)
+{
+    /* A later master that finds it pending finds the effect as well, and only answers. */
+    if (code == 0 && capture->pending.id == call->id)
+        master_save(master_of(capture));
+    capture_answer(capture->notify_fd, call->id, code);
+    capture->pending = (struct capture_call){.id = 0};
+    master_changed(master_of(capture));
+}
+
+void capture_refuse(
+    struct capture *capture, const struct capture_call *call, int code, const struct error *why)
+{
+    struct worker *worker = capture->worker;
+    struct error words;
+    error_set(&words, why->code, why->blame, "worker %u: %s", worker->index, why->message);
+    capture->failure = *why;
+    capture_did(capture, call, code);
+    if (worker->state == WORKER_STARTING)
+        worker_fail(worker, &words);
+    else
+        log_event(
+            LOG_WARNING, "not captured", WORKER_FIELDS(worker), LOG_S("reason", capture->failure.message));
+}
+
+static void handle(struct capture *capture, const struct capture_call *call)
+{
+    switch (capture_kind(call)) {
+    case CAPTURE_BIND:
+        capture_handle_bind(capture, call);
+        break;
+    case CAPTURE_LISTEN:
+        capture_handle_listen(capture, call);
+        break;
+    case CAPTURE_UNLINK:
+        capture_handle_unlink(capture, call);
+        break;
+    case CAPTURE_RENAME:
+        capture_handle_rename(capture, call);
+        break;
+    case CAPTURE_OTHER:
+        capture_let_through(capture->notify_fd, call->id);
+        break;
+    }
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *ctx)
+{
+    struct capture *capture = ctx;
+    struct capture_call call;
+    for (int i = 0; i < TURN_MAX; i++) {
+        int r = capture_receive(capture->notify_fd, &call);
+        if (r < 0)
+            event_del(capture->readable);
+        if (r <= 0)
+            return;
+        handle(capture, &call);
+    }
+}
+
+/* ── ready ── */
+
+static bool listens_at(const struct worker *worker, const struct listener *listener)
+{
+    const struct generation *generation = worker->generation;
+    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener &&
+            endpoint_capture_count(generation->endpoints[i], worker->id))
+            return true;
+    return false;
+}
+
+static bool listens_at_named(const struct worker *worker, size_t named)
+{
+    const struct generation *generation = worker->generation;
+    const char *name = generation->settings->listeners[named].name;
+    if (worker->capture->given[named])
+        return true;
+    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && strcmp(generation->endpoints[i]->listener->spec.name, name) == 0 &&
+            endpoint_capture_count(generation->endpoints[i], worker->id))
+            return true;
+    return false;
+}
+
+/* Everywhere where the generation does that serves. */
+static bool listens_as_active(const struct worker *worker)
+{
+    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    if (!active || active == worker->generation)
+        return true; /* there is nothing that it should be like */
+    if (!active->endpoint_count)
+        return false;
+    for (size_t i = 0; i < active->endpoint_count; i++)
+        if (active->endpoints[i] && !listens_at(worker, active->endpoints[i]->listener))
+            return false;
+    return true;
+}
+
+static bool listens_anywhere(const struct worker *worker)
+{
+    const struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && endpoint_capture_count(generation->endpoints[i], worker->id))
+            return true;
+    return false;
+}
+
+bool capture_has_listened(const struct worker *worker)
+{
+    size_t count = worker->generation->settings->listener_count;
+    if (!worker->capture)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!listens_at_named(worker, i))
+            return false;
+    return count || (listens_anywhere(worker) && listens_as_active(worker));
+}
+
+bool capture_serves(const struct worker *worker)
+{
+    return worker->generation->serves && listens_anywhere(worker);
+}
+
+void capture_describe_missing(const struct worker *worker, char *text, size_t size)
+{
+    const struct config_service *settings = worker->generation->settings;
+    size_t used = (size_t)snprintf(text, size, settings->listener_count ? "; it doesn't listen at" : "; it listens nowhere");
+    for (size_t i = 0; i < settings->listener_count && used < size; i++)
+        if (!listens_at_named(worker, i))
+            used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
+}
+
+void capture_listens(struct capture *capture)
+{
+    struct worker *worker = capture->worker;
+    struct timeval quiet = {.tv_usec = QUIET_MS * 1000};
+    if (worker->state != WORKER_STARTING || worker->native)
+        return;
+    if (capture_has_listened(worker))
+        worker_is_ready(worker);
+    else if (!worker->generation->settings->listener_count && listens_anywhere(worker))
+        evtimer_add(capture->quiet, &quiet);
+}
+
+static void on_quiet(evutil_socket_t fd, short what, void *ctx)
+{
+    const struct capture *capture = ctx;
+    if (capture->worker->state == WORKER_STARTING && !capture->worker->native)
+        worker_is_ready(capture->worker);
+}
+
+/* ── a later master ── */
+
+void capture_save(const struct capture *capture, struct arena *arena, Gapless__State__Worker *ret)
+{
+    ret->bound = arena_take(arena, capture->bound_count, sizeof *ret->bound);
+    for (size_t i = 0; ret->bound && i < capture->bound_count; i++) {
+        Gapless__State__Bound *item = arena_take(arena, 1, sizeof *item);
+        if (!item)
+            return;
+        gapless__state__bound__init(item);
+        item->cookie = capture->bound[i].cookie;
+        item->pid = capture->bound[i].pid;
+        item->number = capture->bound[i].number;
+        item->endpoint = capture->bound[i].endpoint;
+        item->given = (uint32_t)(capture->bound[i].given + 1);
+        ret->bound[ret->n_bound++] = item;
+    }
+    size_t listeners = capture->worker->generation->settings->listener_count;
+    ret->given = arena_take(arena, listeners, sizeof *ret->given);
+    for (size_t i = 0; ret->given && i < listeners; i++)
+        if (capture->given[i])
+            ret->given[ret->n_given++] = (uint32_t)i;
+    if (!capture->pending.id)
+        return;
+    ret->call = capture->pending.id;
+    ret->call_thread = capture->pending.thread;
+    ret->call_number = capture->pending.number;
+    ret->call_args = arena_take(arena, 6, sizeof *ret->call_args);
+    for (unsigned i = 0; ret->call_args && i < 6; i++)
+        ret->call_args[ret->n_call_args++] = capture->pending.args[i];
+}
+
+static void restore_sockets(struct capture *capture, const Gapless__State__Worker *from)
+{
+    for (size_t i = 0; i < from->n_bound; i++)
+        capture_add_bound(capture, &(struct capture_bound){.cookie = from->bound[i]->cookie,
+                                       .pid = from->bound[i]->pid,
+                                       .number = from->bound[i]->number,
+                                       .endpoint = from->bound[i]->endpoint,
+                                       .given = (int)from->bound[i]->given - 1});
+    for (size_t i = 0; i < from->n_given; i++)
+        if (from->given[i] < capture->worker->generation->settings->listener_count)
+            capture->given[from->given[i]] = true;
+}
+
+void capture_restore(struct worker *worker, const Gapless__State__Worker *from)
+{
+    char name[32];
+    entry_name(worker, name);
+    struct keeper_entry *entry = keeper_link_take(worker->generation->service->master->keeper, name);
+    CLEANUP_FD int fd = entry ? fd_list_take(&entry->fds, 0) : -1;
+    keeper_entry_free(entry);
+    if (fd < 0)
+        return;
+    worker->capture = capture_new(worker, &fd);
+    if (!worker->capture) {
+        log_event(LOG_ERROR, "out of memory: the worker's binds fail from now on", WORKER_FIELDS(worker));
+        return;
+    }
+    struct capture *capture = worker->capture;
+    restore_sockets(capture, from);
+    capture->pending = (struct capture_call){
+        .id = from->call, .thread = from->call_thread, .number = from->call_number};
+    for (size_t i = 0; i < 6 && i < from->n_call_args; i++)
+        capture->pending.args[i] = from->call_args[i];
+}
+
+void capture_resume(struct worker *worker)
+{
+    struct capture *capture = worker->capture;
+    if (!capture)
+        return;
+    struct capture_call call = capture->pending;
+    capture->pending = (struct capture_call){.id = 0};
+    capture->replayed = call.id;
+    if (call.id && capture_waits(capture->notify_fd, call.id))
+        handle(capture, &call);
+    if (worker->state == WORKER_STARTING)
+        capture_listens(capture);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the parts of capture share: capture.c (a worker's notifications), sockets.c (bind and listen), paths.c
+ * (names of Unix sockets). Nobody else includes it.
+ */
+#ifndef GAPLESS_MASTER_CAPTURE_INTERNAL_H
+#define GAPLESS_MASTER_CAPTURE_INTERNAL_H
+
+#include "ipc/error.h"
+#include "master/capture/call.h"
+#include "master/capture/match.h"
+#include "master/listener.h"
+#include "master/worker.h"
+
+#include <event2/event.h>
+
+/* Sockets of a worker that are bound to one of our addresses and don't listen yet. More than that are
+ * forgotten, the oldest first: their listen(2) is none of ours then. */
+#define CAPTURE_BOUND_MAX 1024
+
+struct capture_bound {
+    uint64_t cookie;
+    pid_t pid; /* whose descriptor `number` it is */
+    int number;
+    uint64_t endpoint; /* id of the one whose path it is bound aside of; else 0 */
+    int given;         /* the listener whose socket was put in its place; else -1 */
+};
+
+struct capture {
+    struct worker *worker;
+    int notify_fd;
+    struct event *readable;
+    struct event *quiet; /* no listen(2) for a moment */
+    struct capture_bound *bound;
+    size_t bound_count;
+    bool *given; /* of the settings' listeners: the master's own socket is in place, and listens */
+    struct capture_call pending; /* has an effect, and isn't answered; id 0: none */
+    uint64_t replayed;           /* the one that an earlier master began; 0: none */
+    struct error failure;        /* why it won't be ready; code 0: nothing is known */
+};
+
+/* A call that has been looked into. */
+struct capture_socket {
+    pid_t process;
+    int number;
+    int fd; /* a duplicate, the owner's */
+    int type;
+    uint64_t cookie;
+    struct listener_address address; /* that it is to have, or has */
+};
+
+/* sockets.c */
+void capture_handle_bind(struct capture *capture, const struct capture_call *call);
+void capture_handle_listen(struct capture *capture, const struct capture_call *call);
+/* The socket, bound, listens from now on (or gets datagrams). 0 or -errno. */
+int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
+    struct endpoint *endpoint, struct error *error);
+/* Puts the master's socket in the place of the worker's, and answers. */
+void capture_give(struct capture *capture, const struct capture_call *call, const struct capture_socket *socket,
+    size_t listener, int fd);
+
+/* paths.c */
+/* A Unix path listener of the service that the address is, or -1. */
+int capture_path_of(
+    const struct capture *capture, const struct capture_call *call, const struct listener_address *address);
+void capture_handle_path_bind(struct capture *capture, const struct capture_call *call,
+    const struct capture_socket *socket, size_t listener);
+void capture_handle_unlink(struct capture *capture, const struct capture_call *call);
+void capture_handle_rename(struct capture *capture, const struct capture_call *call);
+
+/* capture.c */
+/* Said before the effect. */
+void capture_will(struct capture *capture, const struct capture_call *call);
+/* The answer. `code` 0: done. */
+void capture_did(struct capture *capture, const struct capture_call *call, int code);
+/* The same; the worker fails with `why`, unless it is ready: then it is logged. */
+void capture_refuse(
+    struct capture *capture, const struct capture_call *call, int code, const struct error *why);
+struct capture_bound *capture_find_bound(const struct capture *capture, uint64_t cookie);
+void capture_add_bound(struct capture *capture, const struct capture_bound *bound);
+void capture_remove_bound(struct capture *capture, uint64_t cookie);
+/* Something listens that didn't. */
+void capture_listens(struct capture *capture);
+
+#endif
