@@ -29,6 +29,7 @@ static const struct verb verbs[] = {
     {"stop", "let the workers finish what they have begun, and stop", verb_stop},
     {"status", "show services, generations and workers", verb_status},
     {"check", "say whether a configuration is right", verb_check},
+    {"doctor", "say what this host can do, by trying it", verb_doctor},
     {"help", NULL, verb_help},
     {"master", NULL, verb_master},
 };

@@ -20,5 +20,6 @@ int verb_status(int argc, char *const argv[]);
 int verb_upgrade(int argc, char *const argv[]);
 int verb_stop(int argc, char *const argv[]);
 int verb_check(int argc, char *const argv[]);
+int verb_doctor(int argc, char *const argv[]);
 
 #endif
