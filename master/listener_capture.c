@@ -112,29 +112,27 @@ static int begin_group(struct endpoint *endpoint, struct endpoint_socket *socket
     return r == 0 ? group_apply(listener, error) : r;
 }
 
-static int listen_on(
-    struct endpoint *endpoint, unsigned place, int backlog, bool beside, struct error *error)
+/* A group's program comes after listen(2), which refuses a socket that has one where anybody else is on the
+ * port (inet_bind_conflict()), as another worker's that is bound and doesn't listen yet: until then the one
+ * socket gets what comes. */
+static int listen_on(struct endpoint *endpoint, unsigned place, int backlog, struct error *error)
 {
     struct listener *listener = endpoint->listener;
     struct endpoint_socket *socket = &endpoint->sockets[place];
     bool grouped = listener->tier == STEERING_EBPF || listener->tier == STEERING_CBPF;
     int r = listener_learn_address(listener, socket->fd, error);
-    bool begins = grouped && !listener->order_count;
-    if (r == 0 && begins && !beside)
-        r = begin_group(endpoint, socket, error);
     if (r == 0 && listener->spec.type != SOCK_DGRAM && listen(socket->fd, backlog) < 0)
         r = error_errno(error, errno, BLAME_SYSTEM, "cannot listen on %s", listener->spec.text);
-    if (r == 0 && begins && beside)
+    if (r == 0 && grouped && !listener->order_count)
         r = begin_group(endpoint, socket, error);
     if (r == 0)
         r = group_joined(listener, socket, error);
     return r == 0 ? group_place(endpoint, place, error) : r;
 }
 
-int endpoint_capture_listen(
-    struct endpoint *endpoint, unsigned place, int backlog, bool beside, struct error *error)
+int endpoint_capture_listen(struct endpoint *endpoint, unsigned place, int backlog, struct error *error)
 {
-    int r = listen_on(endpoint, place, backlog, beside, error);
+    int r = listen_on(endpoint, place, backlog, error);
     if (r < 0)
         endpoint_drop_socket(endpoint, place, false);
     return r;

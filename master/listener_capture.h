@@ -39,12 +39,8 @@ int endpoint_capture_let_join(int fd);
 int endpoint_capture_take(struct endpoint *endpoint, const struct socket_owner *owner, int *fd,
     unsigned *ret_place, struct error *error);
 
-/* It listens (a stream) with that backlog, and may be chosen from then on. On failure it is given up.
- * `beside`: another group has a part of the address. Then the group's program comes after listen(2), which
- * refuses a socket that has one where anybody else is on the port (inet_bind_conflict()): until then the one
- * socket gets what comes. */
-int endpoint_capture_listen(
-    struct endpoint *endpoint, unsigned place, int backlog, bool beside, struct error *error);
+/* It listens (a stream) with that backlog, and may be chosen from then on. On failure it is given up. */
+int endpoint_capture_listen(struct endpoint *endpoint, unsigned place, int backlog, struct error *error);
 
 /* The place of the socket with that cookie, or -1. */
 int endpoint_capture_find(const struct endpoint *endpoint, uint64_t cookie);

@@ -472,7 +472,7 @@ int capture_enlist(struct capture *capture, const struct capture_socket *socket,
         listener->active = endpoint;
     if (listener->spec.backlog >= 0)
         backlog = listener->spec.backlog;
-    r = endpoint_capture_listen(endpoint, place, backlog, opened(capture, named) != NULL, error);
+    r = endpoint_capture_listen(endpoint, place, backlog, error);
     master_keep_steering(generation->service->master);
     if (r < 0)
         return r;
