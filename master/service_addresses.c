@@ -21,10 +21,13 @@ static struct listener *find_listener(const struct service *service, const struc
 {
     for (const struct generation *generation = service->generations; generation;
          generation = generation->next)
-        for (size_t i = 0; i < generation->endpoint_count; i++)
-            if (generation->endpoints[i] &&
-                listener_spec_same_address(&generation->endpoints[i]->listener->spec, spec))
-                return generation->endpoints[i]->listener;
+        for (size_t i = 0; i < generation->endpoint_count; i++) {
+            struct listener *listener = generation->endpoints[i] ? generation->endpoints[i]->listener : NULL;
+            const struct config_service *settings = generation->settings;
+            if (listener && listener_spec_same_address(
+                                i < settings->listener_count ? &settings->listeners[i] : &listener->spec, spec))
+                return listener;
+        }
     return NULL;
 }
 
