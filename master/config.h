@@ -39,6 +39,8 @@ enum config_capture {
     CAPTURE_COUNT
 };
 
+enum config_answer { ANSWER_NO, ANSWER_YES, ANSWER_COUNT };
+
 enum config_log { LOG_TEXT, LOG_JSON, LOG_FORMAT_COUNT };
 
 /* Which tracker says what the workers have in flight. */
@@ -98,10 +100,11 @@ struct config_service {
         *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
     enum config_capture capture;
-    enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
-    enum config_steering steering; /* of the listeners that don't say their own: config_steering_of() */
-    int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
-    char *ready_probe;             /* probe_spec.h; NULL: none, the workers say it themselves */
+    enum config_protocol protocol;   /* of the listeners that don't say their own: config_protocol_of() */
+    enum config_steering steering;   /* of the listeners that don't say their own: config_steering_of() */
+    int64_t ready_alive_ms;          /* -1: not said; else ready once alive for so long (not verified) */
+    char *ready_probe;               /* probe_spec.h; NULL: none, the workers say it themselves */
+    enum config_answer ready_listen; /* a captured worker is ready when it listens everywhere */
     int64_t ready_timeout_ms;
     int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
     int64_t drain_timeout_ms; /* 0: none */

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *generation_state_name(enum generation_state state)
 {
@@ -35,6 +36,20 @@ struct generation *generation_new(struct service *service, uint64_t id, struct c
     generation->started_ms = clock_monotonic_ms();
     generation->started_at_ms = clock_realtime_ms();
     return generation;
+}
+
+struct endpoint *generation_endpoint(const struct generation *generation, size_t listener)
+{
+    size_t count = generation->settings->listener_count;
+    if (listener < count && generation->endpoints[listener])
+        return generation->endpoints[listener];
+    const char *name = listener < count ? generation->settings->listeners[listener].name : NULL;
+    for (size_t i = count; i < generation->endpoint_count; i++) {
+        struct endpoint *endpoint = generation->endpoints[i];
+        if (endpoint && (!name || strcmp(endpoint->listener->spec.name, name) == 0))
+            return endpoint;
+    }
+    return NULL;
 }
 
 int generation_add_endpoint(struct generation *generation, struct endpoint *endpoint)

@@ -43,8 +43,8 @@ struct generation {
     enum generation_state state;
     struct config *config;                 /* a reference */
     const struct config_service *settings; /* in config */
-    /* References: first one for each of the settings' listeners, in their order, NULL where given back or never
-     * made; then those that its workers' own sockets have (capture). */
+    /* References: first one for each of the settings' listeners, in their order, NULL where given back or
+     * never made; then those that its workers' own sockets have (capture). */
     struct endpoint **endpoints;
     size_t endpoint_count;
     struct settle *settle;       /* while it drains and its workers haven't been told; else NULL */
@@ -97,6 +97,10 @@ bool generation_is_empty(const struct generation *generation);
 
 /* What waits at its own sockets, or cannot be known to be nothing. */
 bool generation_has_waiting(const struct generation *generation);
+
+/* Where it serves that listener of its settings, or, where they name none, its first one: what the master has
+ * opened, or what its workers have bound. NULL: nothing yet, or not any more. */
+struct endpoint *generation_endpoint(const struct generation *generation, size_t listener);
 
 /* One more of its endpoints; the reference is taken. 0 or -ENOMEM: then nothing is. */
 int generation_add_endpoint(struct generation *generation, struct endpoint *endpoint);

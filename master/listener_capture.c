@@ -163,6 +163,21 @@ void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_
     }
 }
 
+void endpoint_capture_orphan(
+    struct endpoint *endpoint, uint64_t worker, pid_t pid, bool (*held)(pid_t group, int fd), pid_t group)
+{
+    for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++) {
+        struct endpoint_socket *socket = &endpoint->sockets[i];
+        if (socket->fd < 0 || socket->owner.worker != worker || socket->owner.pid != pid ||
+            held(group, socket->fd))
+            continue;
+        if (group_has_others(endpoint, i))
+            endpoint_drop_socket(endpoint, i, false);
+        else
+            socket->owner.worker = 0; /* as of a predecessor */
+    }
+}
+
 void endpoint_capture_died(struct endpoint *endpoint, uint64_t worker)
 {
     if (!endpoint->captured || steering_abilities(endpoint->listener->tier) & STEERING_CAN_MIGRATE)

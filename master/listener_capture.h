@@ -51,6 +51,12 @@ unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker
 /* The process is ready, or has given up: what its predecessors of that index had goes to the others. */
 void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker);
 
+/* A process of the worker's, `pid`, is dead; `held` says of a socket that it bound whether another one of the
+ * group has it. One that nobody has leaves; the only one stays until the next one listens, for what comes
+ * meanwhile. */
+void endpoint_capture_orphan(
+    struct endpoint *endpoint, uint64_t worker, pid_t pid, bool (*held)(pid_t group, int fd), pid_t group);
+
 /* The process is dead. Where what waits can't be moved later, nothing more is sent to its sockets as long as
  * there are others. */
 void endpoint_capture_died(struct endpoint *endpoint, uint64_t worker);

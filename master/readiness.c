@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/readiness.h"
 
+#include "master/capture/capture.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -49,7 +50,8 @@ static void on_done(void *ctx, const struct error *failure)
     readiness->answered = true;
     for (struct worker *worker = generation->workers, *next; worker; worker = next) {
         next = worker->next;
-        if (worker->state == WORKER_STARTING && (!worker->native || worker->said_ready))
+        if (worker->state == WORKER_STARTING && (!worker->native || worker->said_ready) &&
+            !capture_is_partial(worker))
             worker_answered(worker);
     }
 }
@@ -65,7 +67,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     const struct master *master = generation->service->master;
     struct probe_request request = {.base = master->base,
         .waiting = master->waiting,
-        .endpoint = generation->endpoints[spec.listener],
+        .endpoint = generation_endpoint(generation, spec.listener),
         .spec = &spec,
         .timeout_ms = TIMEOUT_MS,
         .done = on_done,

@@ -24,8 +24,9 @@ static struct listener *find_listener(const struct service *service, const struc
         for (size_t i = 0; i < generation->endpoint_count; i++) {
             struct listener *listener = generation->endpoints[i] ? generation->endpoints[i]->listener : NULL;
             const struct config_service *settings = generation->settings;
-            if (listener && listener_spec_same_address(
-                                i < settings->listener_count ? &settings->listeners[i] : &listener->spec, spec))
+            if (listener &&
+                listener_spec_same_address(
+                    i < settings->listener_count ? &settings->listeners[i] : &listener->spec, spec))
                 return listener;
         }
     return NULL;
@@ -95,8 +96,9 @@ static int check_probe(const struct generation *generation, struct error *error)
     if (!settings->ready_probe)
         return 0;
     int r = probe_spec_parse(settings->ready_probe, settings, &spec, error);
-    if (r == 0 && generation->endpoints[spec.listener])
-        r = probe_check(generation->endpoints[spec.listener], error);
+    const struct endpoint *endpoint = r == 0 ? generation_endpoint(generation, spec.listener) : NULL;
+    if (endpoint)
+        r = probe_check(endpoint, error);
     return r < 0 ? error_prefix(error, "ready.probe (ready.alive needs no such thing)") : 0;
 }
 

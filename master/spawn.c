@@ -23,8 +23,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What the child writes; at last nothing (the end by close-on-exec), when it executes. With CAPTURED comes the
- * descriptor of the notifications. */
+/* What the child writes; at last nothing (the end by close-on-exec), when it executes. With CAPTURED comes
+ * the descriptor of the notifications. */
 struct report {
     enum spawn_outcome outcome;
     int exit_code;

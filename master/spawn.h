@@ -60,8 +60,8 @@ enum spawn_outcome {
 
 struct spawn_report {
     int exit_code;
-    int notify_fd;         /* the caller's; else -1 */
-    bool no_new_privs;     /* with a filter: it had to be set */
+    int notify_fd;     /* the caller's; else -1 */
+    bool no_new_privs; /* with a filter: it had to be set */
     struct error error;
 };
 

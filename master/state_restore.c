@@ -273,9 +273,8 @@ static int restore_worker(
     char name[32];
     snprintf(name, sizeof name, "worker/%" PRIu64, from->id);
     /* One that was not released yet ends by itself, and another one is started. */
-    struct keeper_entry *entry = from->state == WORKER_WAITING || !from->released
-                                     ? NULL
-                                     : keeper_link_take(master->keeper, name);
+    struct keeper_entry *entry =
+        from->state == WORKER_WAITING || !from->released ? NULL : keeper_link_take(master->keeper, name);
     if (entry) {
         worker = worker_adopt(generation, from->index, from->id, from->pid, &entry->fds);
         if (worker && from->version && *from->version)

@@ -85,7 +85,8 @@ static void save_generation(
     for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
         ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;
     ret->captured = arena_take(arena, generation->endpoint_count, sizeof *ret->captured);
-    for (size_t i = generation->settings->listener_count; ret->captured && i < generation->endpoint_count; i++)
+    for (size_t i = generation->settings->listener_count; ret->captured && i < generation->endpoint_count;
+         i++)
         if (generation->endpoints[i])
             ret->captured[ret->n_captured++] = generation->endpoints[i]->id;
 }

@@ -238,7 +238,7 @@ static int start(struct worker *worker, struct error *error)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_add_worker(master_of(worker)->tracking, worker);
     worker_store(worker);
-    if (!capture_is_wanted(settings_of(worker)))
+    if (!capture_calls(settings_of(worker)))
         release(worker);
     return 0;
 }
@@ -360,7 +360,7 @@ struct unheard {
 static struct unheard worker_unheard(const struct worker *worker)
 {
     struct unheard unheard;
-    if (!worker->capture)
+    if (!worker->capture || !capture_is_wanted(settings_of(worker)))
         snprintf(unheard.text, sizeof unheard.text,
             "; a server that can't say so needs ready.probe, or ready.alive");
     else if (*capture_explain(worker))
@@ -568,7 +568,7 @@ static struct unheard why_not_ready(const struct worker *worker)
     const struct generation *generation = worker->generation;
     if (worker->state != WORKER_STARTING || worker->native || worker->not_executed)
         return why;
-    if (worker->capture) {
+    if (worker->capture && capture_is_wanted(settings_of(worker))) {
         if (*capture_explain(worker))
             snprintf(why.text, sizeof why.text, ": %s", capture_explain(worker));
         return why;
@@ -576,7 +576,8 @@ static struct unheard why_not_ready(const struct worker *worker)
     for (size_t i = 0; i < generation->settings->listener_count && !*why.text; i++)
         if (generation->endpoints[i])
             snprintf(why.text, sizeof why.text,
-                " (if it binds %.100s itself: gapless has that address, and it gets EADDRINUSE, since %.150s)",
+                " (if it binds %.100s itself: gapless has that address, and it gets EADDRINUSE, since "
+                "%.150s)",
                 generation->settings->listeners[i].text,
                 worker->uncaptured.code ? worker->uncaptured.message : "it isn't captured (capture)");
     return why;

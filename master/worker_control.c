@@ -166,7 +166,8 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
     for (size_t i = 0; i < own->settings->listener_count; i++)
         if (!own->endpoints[i] && !own->told)
             return error_set(error, EOPNOTSUPP, BLAME_USER,
-                "it is native, and %s was left for it to bind (capture); a version that takes its listeners from "
+                "it is native, and %s was left for it to bind (capture); a version that takes its listeners "
+                "from "
                 "gapless needs capture=off",
                 own->settings->listeners[i].text);
     worker->native = true;

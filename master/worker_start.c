@@ -44,7 +44,8 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     for (size_t i = 0; i < settings->listener_count; i++)
         listeners[i] = (struct activation_listener){.name = settings->listeners[i].name,
-            .address = worker->generation->endpoints[i] ? worker->generation->endpoints[i]->listener->bound : NULL};
+            .address =
+                worker->generation->endpoints[i] ? worker->generation->endpoints[i]->listener->bound : NULL};
     struct activation_request request = {.service = settings,
         .listeners = listeners,
         .listener_count = (unsigned)settings->listener_count,
@@ -80,15 +81,6 @@ static int get_sockets(
     return 0;
 }
 
-/* A name in the file system that the worker could take away. */
-static bool has_paths(const struct config_service *settings)
-{
-    for (size_t i = 0; i < settings->listener_count; i++)
-        if (settings->listeners[i].family == LISTENER_UNIX && settings->listeners[i].path[0] == '/')
-            return true;
-    return false;
-}
-
 static int make_process(
     struct worker *worker, const struct activation *activation, int control, struct error *error)
 {
@@ -102,16 +94,16 @@ static int make_process(
     }
     fds[activation->inherited_count] = control;
     struct capture_filter filter = {.program = {.len = 0}};
-    bool wanted = capture_is_wanted(settings_of(worker));
-    if (wanted)
-        r = capture_filter_make(has_paths(settings_of(worker)), &filter, error);
+    unsigned calls = capture_calls(settings_of(worker));
+    if (calls)
+        r = capture_filter_make(calls, &filter, error);
     struct spawn_request request = {.service = settings_of(worker),
         .argv = activation->argv.items,
         .envp = activation->envp.items,
         .listen_pid = activation->listen_pid,
         .fds = fds,
         .fd_count = activation->inherited_count + 1,
-        .filter = wanted ? &filter : NULL};
+        .filter = calls ? &filter : NULL};
     struct spawn spawn;
     if (r == 0)
         r = spawn_make(&request, &spawn, error);

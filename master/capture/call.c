@@ -3,6 +3,7 @@
 
 #include "ipc/fd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -61,8 +62,7 @@ static bool respond(int notify_fd, const struct seccomp_notif_resp *response)
 
 void capture_let_through(int notify_fd, uint64_t id)
 {
-    respond(
-        notify_fd, &(struct seccomp_notif_resp){.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE});
+    respond(notify_fd, &(struct seccomp_notif_resp){.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE});
 }
 
 bool capture_answer(int notify_fd, uint64_t id, int code)
@@ -151,7 +151,8 @@ bool capture_identify(const struct capture_call *call, struct capture_identity *
 static int read_memory(pid_t thread, uint64_t from, void *to, size_t size, size_t *ret_read)
 {
     struct iovec local = {.iov_base = to, .iov_len = size};
-    struct iovec remote = {.iov_base = (void *)(uintptr_t)from, .iov_len = size}; /* NOLINT(performance-no-int-to-ptr) */
+    struct iovec remote = {
+        .iov_base = (void *)(uintptr_t)from, .iov_len = size}; /* NOLINT(performance-no-int-to-ptr) */
     ssize_t n = process_vm_readv(thread, &local, 1, &remote, 1, 0);
     if (n < 0)
         return -errno;
@@ -179,6 +180,41 @@ int capture_duplicate(pid_t process, int number)
         return -errno;
     int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
     return fd < 0 ? -errno : fd;
+}
+
+/* "socket:[INODE]". */
+static bool has_socket(const char *process, const char *target)
+{
+    char path[64], link[64];
+    snprintf(path, sizeof path, "/proc/%.16s/fd", process);
+    DIR *directory = opendir(path);
+    bool found = false;
+    for (const struct dirent *entry; directory && !found && (entry = readdir(directory));) {
+        ssize_t n = readlinkat(dirfd(directory), entry->d_name, link, sizeof link - 1);
+        link[n > 0 ? n : 0] = '\0';
+        found = strcmp(link, target) == 0;
+    }
+    if (directory)
+        closedir(directory);
+    return found;
+}
+
+bool capture_is_held(pid_t group, int fd)
+{
+    char own[64], target[64];
+    snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(own, target, sizeof target - 1);
+    DIR *processes = opendir("/proc");
+    bool held = n <= 0 || !processes; /* it can't be known */
+    if (n > 0)
+        target[n] = '\0';
+    for (const struct dirent *entry; !held && (entry = readdir(processes));) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        held = pid > 0 && getpgid(pid) == group && has_socket(entry->d_name, target);
+    }
+    if (processes)
+        closedir(processes);
+    return held;
 }
 
 bool capture_is_cloexec(pid_t process, int number)
@@ -267,7 +303,8 @@ int capture_read_path(
     int r = read_string(call->thread, call->args[argument], path, sizeof path);
     if (r < 0)
         return r;
-    return open_at(call->thread, at < 0 ? AT_FDCWD : (int)call->args[at], path, ret_directory, ret_name, size);
+    return open_at(
+        call->thread, at < 0 ? AT_FDCWD : (int)call->args[at], path, ret_directory, ret_name, size);
 }
 
 int capture_open_directory(

@@ -4,8 +4,8 @@
  * it is about, answering it. Nothing here waits.
  *
  * What the kernel says of the caller holds only as long as the call waits: each reading is followed by a look
- * whether it still does (SECCOMP_IOCTL_NOTIF_ID_VALID), else a stranger that got the process's number would be
- * read. A call that was let through is read again by the kernel: a thread of the worker that changes its
+ * whether it still does (SECCOMP_IOCTL_NOTIF_ID_VALID), else a stranger that got the process's number would
+ * be read. A call that was let through is read again by the kernel: a thread of the worker that changes its
  * memory meanwhile deceives nobody but itself, since the answer "done" is given only to what the master did
  * itself.
  */
@@ -62,13 +62,16 @@ int capture_read_address(const struct capture_call *call, struct listener_addres
 /* A duplicate of the caller's descriptor, the master's. -EBADF: it has none of that number; else as above. */
 int capture_duplicate(pid_t process, int number);
 
+/* Whether a process of the group has the socket `fd` open, too. True where that can't be known. */
+bool capture_is_held(pid_t group, int fd);
+
 /* Whether the caller's descriptor is close-on-exec. */
 bool capture_is_cloexec(pid_t process, int number);
 
 /* The path that a call of kind UNLINK or RENAME (`second`: the new name) is about: *ret_directory is the
  * directory's descriptor (the caller's), the name is the file's in it. 0 or -errno. */
-int capture_read_path(const struct capture_call *call, bool second, int *ret_directory, char *ret_name,
-    unsigned size);
+int capture_read_path(
+    const struct capture_call *call, bool second, int *ret_directory, char *ret_name, unsigned size);
 
 /* The same of a Unix address, relative to the caller's directory. */
 int capture_open_directory(

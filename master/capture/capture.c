@@ -4,6 +4,7 @@
 #include "ipc/fd.h"
 #include "ipc/state.pb-c.h"
 #include "master/arena.h"
+#include "master/capture/filter.h"
 #include "master/capture/internal.h"
 #include "master/generation.h"
 #include "master/listener_capture.h"
@@ -16,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Calls of one worker in one turn of the loop. */
 #define TURN_MAX 32
@@ -37,6 +40,22 @@ bool capture_is_wanted(const struct config_service *settings)
     if (settings->capture != CAPTURE_AUTO)
         return settings->capture == CAPTURE_ON;
     return settings->activation != ACTIVATION_EINHORN && !config_names_descriptors(settings);
+}
+
+/* A name in the file system that the worker could take away. */
+static bool has_paths(const struct config_service *settings)
+{
+    for (size_t i = 0; i < settings->listener_count; i++)
+        if (settings->listeners[i].family == LISTENER_UNIX && settings->listeners[i].path[0] == '/')
+            return true;
+    return false;
+}
+
+unsigned capture_calls(const struct config_service *settings)
+{
+    if (settings->capture == CAPTURE_OFF)
+        return 0;
+    return (capture_is_wanted(settings) ? CAPTURE_SOCKETS : 0) | (has_paths(settings) ? CAPTURE_PATHS : 0);
 }
 
 /* The generation has sockets of its workers' own at that listener. */
@@ -82,6 +101,7 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd)
     capture->given = calloc(worker->generation->settings->listener_count + 1, sizeof *capture->given);
     capture->readable = event_new(base, capture->notify_fd, EV_READ | EV_PERSIST, on_readable, capture);
     capture->quiet = evtimer_new(base, on_quiet, capture);
+    capture->base = base;
     if (!capture->given || !capture->readable || !capture->quiet || event_add(capture->readable, NULL) < 0) {
         capture_free(capture);
         return NULL;
@@ -100,6 +120,54 @@ int capture_begin(struct worker *worker, int *notify_fd)
     return 0;
 }
 
+/* ── processes that bind, beside the worker's own ── */
+
+static void forget_binder(struct capture_binder *binder)
+{
+    struct capture_binder **link = &binder->capture->binders;
+    while (*link != binder)
+        link = &(*link)->next;
+    *link = binder->next;
+    if (binder->event)
+        event_free(binder->event);
+    fd_close(&binder->pidfd);
+    free(binder);
+}
+
+/* The worker lives on without it. A socket that none of its processes has any more gets nothing, or there is
+ * no other one: then what comes waits for the one that is bound next. */
+static void on_binder(evutil_socket_t fd, short what, void *ctx)
+{
+    struct capture_binder *binder = ctx;
+    const struct worker *worker = binder->capture->worker;
+    pid_t pid = binder->pid;
+    forget_binder(binder);
+    for (size_t i = 0; i < worker->generation->endpoint_count; i++)
+        if (worker->generation->endpoints[i])
+            endpoint_capture_orphan(
+                worker->generation->endpoints[i], worker->id, pid, capture_is_held, worker->pid);
+    master_changed(worker->generation->service->master);
+}
+
+void capture_watch_binder(struct capture *capture, pid_t pid)
+{
+    if (pid == capture->worker->pid)
+        return;
+    for (const struct capture_binder *known = capture->binders; known; known = known->next)
+        if (known->pid == pid)
+            return;
+    struct capture_binder *binder = calloc(1, sizeof *binder);
+    if (!binder)
+        return;
+    *binder = (struct capture_binder){.next = capture->binders, .capture = capture, .pid = pid};
+    capture->binders = binder;
+    binder->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    binder->event =
+        binder->pidfd < 0 ? NULL : event_new(capture->base, binder->pidfd, EV_READ, on_binder, binder);
+    if (!binder->event || event_add(binder->event, NULL) < 0)
+        forget_binder(binder);
+}
+
 void capture_free(struct capture *capture)
 {
     if (!capture)
@@ -109,6 +177,8 @@ void capture_free(struct capture *capture)
     if (capture->quiet)
         event_free(capture->quiet);
     fd_close(&capture->notify_fd);
+    while (capture->binders)
+        forget_binder(capture->binders);
     free(capture->bound);
     free(capture->given);
     free(capture);
@@ -280,12 +350,17 @@ static bool listens_anywhere(const struct worker *worker)
 bool capture_has_listened(const struct worker *worker)
 {
     size_t count = worker->generation->settings->listener_count;
-    if (!worker->capture)
+    if (!worker->capture || !capture_is_wanted(worker->generation->settings))
         return false;
     for (size_t i = 0; i < count; i++)
         if (!listens_at_named(worker, i))
             return false;
     return count || (listens_anywhere(worker) && listens_as_active(worker));
+}
+
+bool capture_is_partial(const struct worker *worker)
+{
+    return worker->capture && listens_anywhere(worker) && !capture_has_listened(worker);
 }
 
 bool capture_serves(const struct worker *worker)
@@ -296,7 +371,8 @@ bool capture_serves(const struct worker *worker)
 void capture_describe_missing(const struct worker *worker, char *text, size_t size)
 {
     const struct config_service *settings = worker->generation->settings;
-    size_t used = (size_t)snprintf(text, size, settings->listener_count ? "; it doesn't listen at" : "; it listens nowhere");
+    size_t used = (size_t)snprintf(
+        text, size, settings->listener_count ? "; it doesn't listen at" : "; it listens nowhere");
     for (size_t i = 0; i < settings->listener_count && used < size; i++)
         if (!listens_at_named(worker, i))
             used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
@@ -306,7 +382,8 @@ void capture_listens(struct capture *capture)
 {
     struct worker *worker = capture->worker;
     struct timeval quiet = {.tv_usec = QUIET_MS * 1000};
-    if (worker->state != WORKER_STARTING || worker->native)
+    if (worker->state != WORKER_STARTING || worker->native ||
+        worker->generation->settings->ready_listen == ANSWER_NO)
         return;
     if (capture_has_listened(worker))
         worker_is_ready(worker);
@@ -382,8 +459,8 @@ void capture_restore(struct worker *worker, const Gapless__State__Worker *from)
     }
     struct capture *capture = worker->capture;
     restore_sockets(capture, from);
-    capture->pending = (struct capture_call){
-        .id = from->call, .thread = from->call_thread, .number = from->call_number};
+    capture->pending =
+        (struct capture_call){.id = from->call, .thread = from->call_thread, .number = from->call_number};
     for (size_t i = 0; i < 6 && i < from->n_call_args; i++)
         capture->pending.args[i] = from->call_args[i];
 }
@@ -393,6 +470,11 @@ void capture_resume(struct worker *worker)
     struct capture *capture = worker->capture;
     if (!capture)
         return;
+    const struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        for (unsigned j = 0; generation->endpoints[i] && j < generation->endpoints[i]->socket_count; j++)
+            if (generation->endpoints[i]->sockets[j].owner.worker == worker->id)
+                capture_watch_binder(capture, generation->endpoints[i]->sockets[j].owner.pid);
     struct capture_call call = capture->pending;
     capture->pending = (struct capture_call){.id = 0};
     capture->replayed = call.id;

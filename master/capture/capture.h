@@ -34,8 +34,12 @@ struct service;
 struct worker;
 struct Gapless__State__Worker;
 
-/* The service's workers get a filter. */
+/* What the workers bind themselves is captured. */
 bool capture_is_wanted(const struct config_service *settings);
+
+/* The calls of the service's workers that wait for an answer: bits of enum capture_calls (filter.h), 0: none.
+ * Those that could take a Unix path away are among them also where the sockets are passed on. */
+unsigned capture_calls(const struct config_service *settings);
 
 /* Whether the master opens that listener before a worker asks for it: not where the workers must bind it
  * themselves, or those of the generation that serves have done so. */
@@ -52,11 +56,15 @@ void capture_free(struct capture *capture);
 /* The keeper's entry isn't needed any more. */
 void capture_forget(const struct worker *worker);
 
-/* What is known of why the worker isn't ready, or has ended before it was: words to go behind "…: ", or "". */
+/* What is known of why the worker isn't ready, or has ended before it was: words to go behind "…: ", or "".
+ */
 const char *capture_explain(const struct worker *worker);
 
 /* The same of one that is alive and isn't ready: "; it doesn't listen at tcp:80". */
 void capture_describe_missing(const struct worker *worker, char *text, size_t size);
+
+/* It listens somewhere, and will elsewhere. */
+bool capture_is_partial(const struct worker *worker);
 
 /* Connections may have been given to it, be it ready or not. */
 bool capture_serves(const struct worker *worker);

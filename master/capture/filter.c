@@ -72,7 +72,7 @@ static int export(scmp_filter_ctx context, struct capture_filter *ret_filter)
     return 0;
 }
 
-int capture_filter_make(bool paths, struct capture_filter *ret_filter, struct error *error)
+int capture_filter_make(unsigned calls, struct capture_filter *ret_filter, struct error *error)
 {
     scmp_filter_ctx context = seccomp_init(SCMP_ACT_ALLOW);
     if (!context)
@@ -81,12 +81,13 @@ int capture_filter_make(bool paths, struct capture_filter *ret_filter, struct er
     int r = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW);
     bool unknown = false;
     if (r == 0) {
-        r = add_calls(context, socket_calls, sizeof socket_calls / sizeof *socket_calls);
+        r = add_calls(
+            context, socket_calls, calls & CAPTURE_SOCKETS ? sizeof socket_calls / sizeof *socket_calls : 0);
+        if (r == 0 && calls & CAPTURE_PATHS)
+            r = add_calls(context, path_calls, sizeof path_calls / sizeof *path_calls);
         /* libseccomp has asked the kernel whether it knows the action. */
         unknown = r == -EINVAL || r == -EOPNOTSUPP;
     }
-    if (r == 0 && paths)
-        r = add_calls(context, path_calls, sizeof path_calls / sizeof *path_calls);
     if (r == 0)
         r = export(context, ret_filter);
     seccomp_release(context);

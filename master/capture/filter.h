@@ -24,10 +24,15 @@ struct capture_filter {
     struct sock_fprog program;
 };
 
-/* bind and listen; with `paths` unlink, unlinkat, rename, renameat and renameat2, too, as far as the
- * architecture has them. A call by another ABI (i386, x32) goes through. Errors: EOPNOTSUPP (a kernel without
- * notifications), ENOMEM, and what libseccomp says. */
-int capture_filter_make(bool paths, struct capture_filter *ret_filter, struct error *error);
+enum capture_calls {
+    CAPTURE_SOCKETS = 1, /* bind and listen */
+    CAPTURE_PATHS =
+        2, /* unlink, unlinkat, rename, renameat and renameat2, as far as the architecture has them */
+};
+
+/* `calls`: bits of enum capture_calls, at least one. A call by another ABI (i386, x32) goes through. Errors:
+ * EOPNOTSUPP (a kernel without notifications), ENOMEM, and what libseccomp says. */
+int capture_filter_make(unsigned calls, struct capture_filter *ret_filter, struct error *error);
 
 /* Empties it. NULL is allowed. */
 void capture_filter_done(struct capture_filter *filter);

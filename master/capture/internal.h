@@ -26,8 +26,19 @@ struct capture_bound {
     int given;         /* the listener whose socket was put in its place; else -1 */
 };
 
+/* A process of the worker, not its first, that has bound a socket. */
+struct capture_binder {
+    struct capture_binder *next;
+    struct capture *capture;
+    pid_t pid;
+    int pidfd;
+    struct event *event; /* it has ended */
+};
+
 struct capture {
     struct worker *worker;
+    struct event_base *base;
+    struct capture_binder *binders;
     int notify_fd;
     struct event *readable;
     struct event *quiet; /* no listen(2) for a moment */
@@ -56,8 +67,8 @@ void capture_handle_listen(struct capture *capture, const struct capture_call *c
 int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
     struct endpoint *endpoint, struct error *error);
 /* Puts the master's socket in the place of the worker's, and answers. */
-void capture_give(struct capture *capture, const struct capture_call *call, const struct capture_socket *socket,
-    size_t listener, int fd);
+void capture_give(struct capture *capture, const struct capture_call *call,
+    const struct capture_socket *socket, size_t listener, int fd);
 
 /* paths.c */
 /* A Unix path listener of the service that the address is, or -1. */
@@ -69,6 +80,7 @@ void capture_handle_unlink(struct capture *capture, const struct capture_call *c
 void capture_handle_rename(struct capture *capture, const struct capture_call *call);
 
 /* capture.c */
+void capture_watch_binder(struct capture *capture, pid_t pid);
 /* Said before the effect. */
 void capture_will(struct capture *capture, const struct capture_call *call);
 /* The answer. `code` 0: done. */

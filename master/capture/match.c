@@ -36,8 +36,7 @@ unsigned capture_port(const struct listener_address *address)
 {
     if (!is_ip(address))
         return 0;
-    return ntohs(
-        address->storage.ss_family == AF_INET ? in4(address)->sin_port : in6(address)->sin6_port);
+    return ntohs(address->storage.ss_family == AF_INET ? in4(address)->sin_port : in6(address)->sin6_port);
 }
 
 static struct range range_of(const struct listener_address *address)
@@ -51,7 +50,7 @@ static struct range range_of(const struct listener_address *address)
     range.one6 = in6(address)->sin6_addr;
     if (IN6_IS_ADDR_V4MAPPED(&range.one6)) {
         memcpy(&range.one4, &range.one6.s6_addr[12], sizeof range.one4);
-        range.v4 = PART_ONE;
+        range.v4 = range.one4.s_addr == htonl(INADDR_ANY) ? PART_ALL : PART_ONE;
         return range;
     }
     range.v6 = IN6_IS_ADDR_UNSPECIFIED(&range.one6) ? PART_ALL : PART_ONE;
@@ -91,8 +90,15 @@ bool capture_same(const struct listener_address *a, const struct listener_addres
 
 static bool is_any(const struct listener_address *address)
 {
-    return address->storage.ss_family == AF_INET ? in4(address)->sin_addr.s_addr == htonl(INADDR_ANY)
-                                                 : IN6_IS_ADDR_UNSPECIFIED(&in6(address)->sin6_addr);
+    struct range range = range_of(address);
+    return range.v4 == PART_ALL || range.v6 == PART_ALL;
+}
+
+/* An IPv6 socket can have an IPv4 address (::ffff:127.0.0.1), as Java's have. */
+static bool same_ipv4(const struct listener_address *a, const struct listener_address *b)
+{
+    struct range x = range_of(a), y = range_of(b);
+    return x.v4 == PART_ONE && y.v4 == PART_ONE && x.one4.s_addr == y.one4.s_addr;
 }
 
 static enum capture_match match_ip(const struct listener_spec *spec, const struct listener_address *address)
@@ -108,7 +114,7 @@ static enum capture_match match_ip(const struct listener_spec *spec, const struc
     if (listener_socket_resolve(spec, &at, NULL) < 0)
         return CAPTURE_FOREIGN;
     at.v6only = address->v6only; /* the server's own choice */
-    if (capture_same(&at, address))
+    if (capture_same(&at, address) || same_ipv4(&at, address))
         return CAPTURE_NAMED;
     if (!capture_overlap(&at, address))
         return CAPTURE_FOREIGN;
@@ -123,7 +129,8 @@ static bool match_unix(const struct listener_spec *spec, const struct listener_a
         return false;
     size_t size = address->length - offset;
     if (un->sun_path[0] == '\0')
-        return spec->path[0] == '@' && size == length && memcmp(un->sun_path + 1, spec->path + 1, size - 1) == 0;
+        return spec->path[0] == '@' && size == length &&
+               memcmp(un->sun_path + 1, spec->path + 1, size - 1) == 0;
     return strnlen(un->sun_path, size) == length && memcmp(un->sun_path, spec->path, length) == 0;
 }
 

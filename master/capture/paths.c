@@ -120,9 +120,9 @@ static int open_endpoint(struct generation *generation, const struct listener_sp
     struct listener *known = listener_of(generation->service, spec->path);
     struct listener_request request = {
         .spec = spec, .steering = config_steering_of(generation->settings, spec)};
-    int r = known ? listener_capture_join(known, &request, ret_endpoint, error)
-                  : listener_capture_new(
-                        &generation->service->master->steering, &request, ret_endpoint, error);
+    int r = known
+                ? listener_capture_join(known, &request, ret_endpoint, error)
+                : listener_capture_new(&generation->service->master->steering, &request, ret_endpoint, error);
     if (r == 0 && generation_add_endpoint(generation, *ret_endpoint) < 0) {
         endpoint_unref(*ret_endpoint);
         r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
@@ -227,7 +227,8 @@ void capture_handle_rename(struct capture *capture, const struct capture_call *c
     }
     if (to >= 0)
         log_event(LOG_WARNING,
-            "a worker renames a file over the path of a listener: that isn't done; it must bind the path itself",
+            "a worker renames a file over the path of a listener: that isn't done; it must bind the path "
+            "itself",
             WORKER_FIELDS(capture->worker), LOG_S("listener", settings_of(capture)->listeners[to].text));
     capture_did(capture, call, 0);
 }

@@ -44,7 +44,8 @@ static bool is_hidden(int code)
 static void say_hidden(const struct capture_call *call, struct error *ret_error)
 {
     error_set(ret_error, EPERM, BLAME_USER,
-        "it can't be captured: process %d can't be looked into (%s), since it has changed its user, isn't dumpable, "
+        "it can't be captured: process %d can't be looked into (%s), since it has changed its user, isn't "
+        "dumpable, "
         "or ptrace is restricted here; as root, or with CAP_SYS_PTRACE, gapless can",
         call->thread, strerror(EPERM));
 }
@@ -53,8 +54,8 @@ static void say_hidden(const struct capture_call *call, struct error *ret_error)
 static int look_into(const struct capture_call *call, struct capture_socket *ret_socket)
 {
     socklen_t length = sizeof ret_socket->type;
-    *ret_socket = (struct capture_socket){
-        .process = capture_process(call), .number = (int)call->args[0], .fd = -1};
+    *ret_socket =
+        (struct capture_socket){.process = capture_process(call), .number = (int)call->args[0], .fd = -1};
     CLEANUP_FD int fd = capture_duplicate(ret_socket->process, ret_socket->number);
     if (fd < 0)
         return fd;
@@ -118,7 +119,8 @@ static const struct listener *in_the_way(const struct capture *capture, const st
 /* What the master has opened for the listener, for this generation. */
 static struct endpoint *opened(const struct capture *capture, size_t listener)
 {
-    return listener < settings_of(capture)->listener_count ? generation_of(capture)->endpoints[listener] : NULL;
+    return listener < settings_of(capture)->listener_count ? generation_of(capture)->endpoints[listener]
+                                                           : NULL;
 }
 
 /* Another worker's socket of the same address that doesn't listen yet shares it from now on. */
@@ -153,8 +155,8 @@ static void remember(
                                    .given = given});
 }
 
-void capture_give(struct capture *capture, const struct capture_call *call, const struct capture_socket *socket,
-    size_t listener, int fd)
+void capture_give(struct capture *capture, const struct capture_call *call,
+    const struct capture_socket *socket, size_t listener, int fd)
 {
     struct capture_socket given = *socket;
     socklen_t length = sizeof given.cookie;
@@ -270,13 +272,15 @@ static void handle_ours(struct capture *capture, const struct capture_call *call
     const struct listener *other = in_the_way(capture, socket);
     if (other) {
         error_set(&error, EADDRINUSE, BLAME_USER,
-            "it binds %s, and the generation before has %s: the two can't be steered together, so a version that changes "
+            "it binds %s, and the generation before has %s: the two can't be steered together, so a version "
+            "that changes "
             "from one to the other takes a new start of gapless",
             capture_address_text(&socket->address).text, other->bound);
         capture_refuse(capture, call, EADDRINUSE, &error);
         return;
     }
-    bool join = listener_at(generation_of(capture)->service, socket) || own || share_with_bound(capture, socket);
+    bool join =
+        listener_at(generation_of(capture)->service, socket) || own || share_with_bound(capture, socket);
     if (join || match == CAPTURE_NAMED) {
         bind_it(capture, call, socket, join, named);
         return;
@@ -299,8 +303,8 @@ static void refuse_part(struct capture *capture, const struct capture_call *call
     snprintf(text, sizeof text, "%s", capture_address_text(&socket->address).text);
     error_set(&error, EADDRINUSE, BLAME_USER,
         "it binds %s, which is %s the listener %s: write the listener as %s:%s", text,
-        match == CAPTURE_WIDER ? "more than" : "only a part of", spec->text, listener_family_name(spec->family),
-        text);
+        match == CAPTURE_WIDER ? "more than" : "only a part of", spec->text,
+        listener_family_name(spec->family), text);
     capture_refuse(capture, call, EADDRINUSE, &error);
 }
 
@@ -361,8 +365,8 @@ static int make_spec(const struct capture *capture, const struct capture_socket 
         named < settings_of(capture)->listener_count ? &settings_of(capture)->listeners[named] : NULL;
     const char *options = from ? strchr(from->text, ',') : NULL;
     const char *v6only = socket->address.storage.ss_family != AF_INET6 || (from && from->v6only >= 0) ? ""
-                         : socket->address.v6only                                                    ? ",v6only=yes"
-                                                                                                     : ",v6only=no";
+                         : socket->address.v6only ? ",v6only=yes"
+                                                  : ",v6only=no";
     char *text = NULL;
     if (asprintf(&text, "%s:%s%s%s", socket->type == SOCK_DGRAM ? "udp" : "tcp",
             capture_address_text(&socket->address).text, v6only, options ? options : "") < 0)
@@ -484,6 +488,7 @@ int capture_enlist(struct capture *capture, const struct capture_socket *socket,
     if (named < generation->settings->listener_count)
         give_up_opened(capture, named);
     capture_remove_bound(capture, socket->cookie);
+    capture_watch_binder(capture, socket->process);
     capture->failure = (struct error){.code = 0};
     log_event(LOG_INFO, "captured", WORKER_FIELDS(worker), LOG_I("pid", socket->process),
         LOG_S("address", listener->bound), LOG_S("listener", listener->spec.name),

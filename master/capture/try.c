@@ -382,7 +382,7 @@ int capture_try(int timeout_ms, struct capture_ability *ret_ability, struct erro
         mmap(NULL, sizeof *attempt, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (attempt == MAP_FAILED)
         return error_errno(error, errno, BLAME_OURS, "cannot share memory");
-    int r = capture_filter_make(false, &attempt->filter, error);
+    int r = capture_filter_make(CAPTURE_SOCKETS, &attempt->filter, error);
     if (r == 0) {
         r = run(attempt, timeout_ms, error);
         if (r == 0)

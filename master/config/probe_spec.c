@@ -38,6 +38,10 @@ static int find_listener(const struct config_service *service, const char *name,
     }
     if (name)
         return error_set(error, EINVAL, BLAME_USER, "'%.*s' names no listener", (int)length, name);
+    if (!service->listener_count && service->capture != CAPTURE_OFF) {
+        *ret_listener = 0; /* the first that the workers bind */
+        return 0;
+    }
     return error_set(error, EINVAL, BLAME_USER,
         "there is no listener where one generation can be reached alone (that takes TCP with steering=ebpf, "
         "or a Unix "

@@ -5,7 +5,8 @@
  *   tcp         the connection is accepted by a worker, or it says something
  *   http:PATH   GET PATH is answered with a status of 200 to 399
  *
- * Without a listener's name the first one is asked that can be: TCP, or a Unix stream socket at a path.
+ * Without a listener's name the first one is asked that can be: TCP, or a Unix stream socket at a path. Where
+ * the service names no listeners it is the first port that its workers bind.
  */
 #ifndef GAPLESS_MASTER_CONFIG_PROBE_SPEC_H
 #define GAPLESS_MASTER_CONFIG_PROBE_SPEC_H
@@ -17,7 +18,7 @@
 struct config_service;
 
 struct probe_spec {
-    size_t listener;  /* index in the service */
+    size_t listener;  /* index in the service; where that has none, the first that is captured */
     const char *path; /* of http, into the text; NULL: tcp */
 };
 

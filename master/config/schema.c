@@ -21,6 +21,7 @@ static const char *const activation_choices[ACTIVATION_COUNT + 1] = {
     [ACTIVATION_AUTO] = "auto", [ACTIVATION_EINHORN] = "einhorn", [ACTIVATION_NONE] = "none"};
 static const char *const capture_choices[CAPTURE_COUNT + 1] = {
     [CAPTURE_AUTO] = "auto", [CAPTURE_ON] = "on", [CAPTURE_OFF] = "off"};
+static const char *const answer_choices[ANSWER_COUNT + 1] = {[ANSWER_NO] = "no", [ANSWER_YES] = "yes"};
 static const char *const level_choices[LOG_LEVEL_COUNT + 1] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
 static const char *const tracker_choices[CONFIG_TRACKER_COUNT + 1] = {
@@ -119,6 +120,10 @@ static const struct config_key keys[] = {
                 "accepted, http:/PATH a status of 200 to 399; with NAME= before it on that listener, else on the "
                 "first that can be asked; takes steering by ebpf, or a Unix path; one answer makes all workers of the "
                 "generation ready"},
+    {.path = "ready.listen", .flag = "ready-listen", SERVICE(ready_listen), .type = TYPE_CHOICE, .fallback = "yes",
+        .choices = answer_choices, .argument = "ANSWER",
+        .help = "whether a worker that binds its own addresses is ready when it listens; no is for servers that listen "
+                "before they can serve, and say READY=1 or are probed"},
     {.path = "ready.timeout", .flag = "ready-timeout", SERVICE(ready_timeout_ms), .type = TYPE_DURATION,
         .fallback = "30s", .maximum = DAY, .argument = "TIME",
         .help = "a new generation that isn't ready by then has failed; 0: wait for ever"},

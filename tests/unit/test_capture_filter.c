@@ -184,7 +184,7 @@ static int install_again(void)
     struct capture_filter filter;
     struct error error = {.code = 0};
     bool no_new_privs;
-    if (capture_filter_make(true, &filter, &error) < 0)
+    if (capture_filter_make(CAPTURE_SOCKETS | CAPTURE_PATHS, &filter, &error) < 0)
         return 1;
     int r = capture_filter_install(&filter, &no_new_privs, &error);
     capture_filter_done(&filter);
@@ -265,7 +265,7 @@ static void x32_call_is_neither_stopped_nor_killed(void **state)
 static void done_empties(void **state)
 {
     struct capture_filter filter;
-    assert_int_equal(capture_filter_make(false, &filter, NULL), 0);
+    assert_int_equal(capture_filter_make(CAPTURE_SOCKETS, &filter, NULL), 0);
     assert_true(filter.program.len > 0);
     capture_filter_done(&filter);
     assert_null(filter.program.filter);
