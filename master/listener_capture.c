@@ -100,10 +100,7 @@ int endpoint_capture_take(struct endpoint *endpoint, const struct socket_owner *
 static int begin_group(struct endpoint *endpoint, struct endpoint_socket *socket, struct error *error)
 {
     struct listener *listener = endpoint->listener;
-    int r = endpoint_capture_let_join(socket->fd);
-    if (r < 0)
-        return error_errno(error, -r, BLAME_SYSTEM, "cannot share %s", listener->spec.text);
-    r = group_begin(listener, endpoint, &socket->fd, error);
+    int r = group_begin(listener, endpoint, &socket->fd, error);
     if (r < 0 && listener->tier == STEERING_EBPF && listener->spec.family == LISTENER_TCP) {
         snprintf(listener->reason, sizeof listener->reason, "%s", error ? error->message : "");
         listener->tier = STEERING_CBPF;
@@ -121,6 +118,9 @@ static int listen_on(struct endpoint *endpoint, unsigned place, int backlog, str
     struct endpoint_socket *socket = &endpoint->sockets[place];
     bool grouped = listener->tier == STEERING_EBPF || listener->tier == STEERING_CBPF;
     int r = listener_learn_address(listener, socket->fd, error);
+    int joins = r == 0 && grouped ? endpoint_capture_let_join(socket->fd) : 0;
+    if (joins < 0)
+        r = error_errno(error, -joins, BLAME_SYSTEM, "cannot share %s", listener->spec.text);
     if (r == 0 && listener->spec.type != SOCK_DGRAM && listen(socket->fd, backlog) < 0)
         r = error_errno(error, errno, BLAME_SYSTEM, "cannot listen on %s", listener->spec.text);
     if (r == 0 && grouped && !listener->order_count)

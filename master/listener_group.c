@@ -314,6 +314,8 @@ void group_remove(struct listener *listener, struct endpoint *endpoint)
 /* Shut down, not only closed: the workers and the keeper may still hold it. */
 void group_leave(struct listener *listener, struct endpoint_socket *socket, bool last)
 {
+    if (index_of(listener, socket) < 0)
+        return; /* it never joined */
     bool leaves = !last && is_steered(listener) && listener->spec.type == SOCK_STREAM;
     if (leaves && listener->tier == STEERING_CBPF)
         add_filler(listener, socket);

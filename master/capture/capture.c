@@ -23,7 +23,7 @@
 /* Calls of one worker in one turn of the loop. */
 #define TURN_MAX 32
 /* Who has called listen(2) and doesn't again for so long has bound what it binds. */
-#define QUIET_MS 200
+#define QUIET_US 200000
 
 static void on_readable(evutil_socket_t fd, short what, void *ctx);
 static void on_quiet(evutil_socket_t fd, short what, void *ctx);
@@ -223,8 +223,8 @@ void capture_add_bound(struct capture *capture, const struct capture_bound *boun
     capture_remove_bound(capture, bound->cookie);
     if (capture->bound_count == CAPTURE_BOUND_MAX)
         capture_remove_bound(capture, capture->bound[0].cookie);
-    struct capture_bound *grown =
-        realloc(capture->bound, (capture->bound_count + 1) * sizeof *capture->bound);
+    size_t size = (capture->bound_count + 1) * sizeof *capture->bound;
+    struct capture_bound *grown = realloc(capture->bound, size);
     if (!grown)
         return; /* its listen(2) goes through */
     capture->bound = grown;
@@ -381,7 +381,7 @@ void capture_describe_missing(const struct worker *worker, char *text, size_t si
 void capture_listens(struct capture *capture)
 {
     struct worker *worker = capture->worker;
-    struct timeval quiet = {.tv_usec = QUIET_MS * 1000};
+    static const struct timeval quiet = {.tv_usec = QUIET_US};
     if (worker->state != WORKER_STARTING || worker->native ||
         worker->generation->settings->ready_listen == ANSWER_NO)
         return;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the parts of capture share: capture.c (a worker's notifications), sockets.c (bind and listen), paths.c
- * (names of Unix sockets). Nobody else includes it.
+ * What the parts of capture share: capture.c (a worker's notifications), bind.c and listen.c, look.c (which
+ * socket), paths.c (names of Unix sockets). Nobody else includes it.
  */
 #ifndef GAPLESS_MASTER_CAPTURE_INTERNAL_H
 #define GAPLESS_MASTER_CAPTURE_INTERNAL_H
@@ -17,6 +17,8 @@
 /* Sockets of a worker that are bound to one of our addresses and don't listen yet. More than that are
  * forgotten, the oldest first: their listen(2) is none of ours then. */
 #define CAPTURE_BOUND_MAX 1024
+
+struct service;
 
 struct capture_bound {
     uint64_t cookie;
@@ -60,12 +62,23 @@ struct capture_socket {
     struct listener_address address; /* that it is to have, or has */
 };
 
-/* sockets.c */
+/* look.c */
+/* 0, or the errno of a call that the kernel refuses as well, or that can't be looked into. */
+int capture_look_into(const struct capture_call *call, struct capture_socket *ret_socket);
+/* The errno says that it can't be; in words. */
+bool capture_is_hidden(int code);
+void capture_say_hidden(const struct capture_call *call, struct error *ret_error);
+/* Whose address it is; NULL: nobody's. */
+struct listener *capture_listener_at(const struct service *service, const struct capture_socket *socket);
+
+/* bind.c, listen.c */
 void capture_handle_bind(struct capture *capture, const struct capture_call *call);
 void capture_handle_listen(struct capture *capture, const struct capture_call *call);
 /* The socket, bound, listens from now on (or gets datagrams). 0 or -errno. */
 int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
     struct endpoint *endpoint, struct error *error);
+/* What the master has opened for the listener, for this generation; NULL: nothing. */
+struct endpoint *capture_opened(const struct capture *capture, size_t listener);
 /* Puts the master's socket in the place of the worker's, and answers. */
 void capture_give(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, size_t listener, int fd);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* listen(2) of captured workers: their sockets become the generation's. */
+#include "ipc/fd.h"
+#include "master/capture/internal.h"
+#include "master/generation.h"
+#include "master/listener_capture.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/tracking.h"
+#include "master/worker_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct generation *generation_of(const struct capture *capture)
+{
+    return capture->worker->generation;
+}
+
+static const struct config_service *settings_of(const struct capture *capture)
+{
+    return capture->worker->generation->settings;
+}
+
+static void let_through(const struct capture *capture, const struct capture_call *call)
+{
+    capture_let_through(capture->notify_fd, call->id);
+}
+
+/* What the master has opened for the listener, for this generation. */
+struct endpoint *capture_opened(const struct capture *capture, size_t listener)
+{
+    return listener < settings_of(capture)->listener_count ? generation_of(capture)->endpoints[listener]
+                                                           : NULL;
+}
+
+/* The address as a specification, with the options of the listener that it is: the name is that one's, too.
+ */
+static int make_spec(const struct capture *capture, const struct capture_socket *socket, size_t named,
+    struct listener_spec *ret_spec, struct error *error)
+{
+    const struct listener_spec *from =
+        named < settings_of(capture)->listener_count ? &settings_of(capture)->listeners[named] : NULL;
+    const char *options = from ? strchr(from->text, ',') : NULL;
+    const char *v6only = socket->address.storage.ss_family != AF_INET6 || (from && from->v6only >= 0) ? ""
+                         : socket->address.v6only ? ",v6only=yes"
+                                                  : ",v6only=no";
+    char *text = NULL;
+    if (asprintf(&text, "%s:%s%s%s", socket->type == SOCK_DGRAM ? "udp" : "tcp",
+            capture_address_text(&socket->address).text, v6only, options ? options : "") < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = listener_spec_parse(text, ret_spec, error);
+    free(text);
+    if (r < 0 || !from)
+        return r;
+    char *name = strdup(from->name);
+    if (!name) {
+        listener_spec_done(ret_spec);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    free(ret_spec->name);
+    ret_spec->name = name;
+    return 0;
+}
+
+static struct endpoint *own_endpoint(const struct generation *generation, const struct listener *listener)
+{
+    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
+            return generation->endpoints[i];
+    return NULL;
+}
+
+static int open_endpoint(const struct capture *capture, const struct capture_socket *socket, size_t named,
+    struct endpoint **ret_endpoint, struct error *error)
+{
+    struct generation *generation = generation_of(capture);
+    struct listener *known = capture_listener_at(generation->service, socket);
+    *ret_endpoint = known ? own_endpoint(generation, known) : NULL;
+    if (*ret_endpoint)
+        return 0;
+    struct listener_spec spec = {.text = NULL};
+    int r = make_spec(capture, socket, named, &spec, error);
+    if (r < 0)
+        return r;
+    struct listener_request request = {
+        .spec = &spec, .steering = config_steering_of(generation->settings, &spec)};
+    r = known ? listener_capture_join(known, &request, ret_endpoint, error)
+              : listener_capture_new(&generation->service->master->steering, &request, ret_endpoint, error);
+    listener_spec_done(&spec);
+    if (r == 0 && generation_add_endpoint(generation, *ret_endpoint) < 0) {
+        endpoint_unref(*ret_endpoint);
+        r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    return r;
+}
+
+/* What the master had opened at the listener for this generation isn't needed any more. */
+static void give_up_opened(const struct capture *capture, size_t named)
+{
+    struct generation *generation = generation_of(capture);
+    struct endpoint *endpoint = capture_opened(capture, named);
+    struct master *master = generation->service->master;
+    if (!endpoint)
+        return;
+    const struct listener *listener = endpoint->listener;
+    bool moves = listener->active != endpoint && steering_abilities(listener->tier) & STEERING_CAN_MIGRATE;
+    unsigned waiting = moves || !master->waiting ? 0 : endpoint_waiting(endpoint, master->waiting);
+    if (waiting)
+        log_event(LOG_WARNING,
+            "connections that came before the server listened are cut: they can't be moved to its own socket",
+            LOG_S("service", generation->service->name), LOG_S("listener", listener->spec.text),
+            LOG_U("count", waiting));
+    /* The workers have inherited it. */
+    for (unsigned i = 0; !moves && i < endpoint->socket_count; i++)
+        if (endpoint->sockets[i].fd >= 0)
+            shutdown(endpoint->sockets[i].fd, SHUT_RDWR);
+    generation_release_endpoint(generation, named);
+}
+
+static void track(const struct capture *capture, struct endpoint *endpoint)
+{
+    struct generation *generation = generation_of(capture);
+    struct tracking *tracking = generation->service->master->tracking;
+    tracking_add_endpoint(tracking, endpoint,
+        (enum inflight_protocol)config_protocol_of(generation->settings, &endpoint->listener->spec));
+    for (struct worker *worker = generation->workers; worker; worker = worker->next)
+        tracking_worker_serves(tracking, worker);
+}
+
+int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
+    struct endpoint *endpoint, struct error *error)
+{
+    struct generation *generation = generation_of(capture);
+    const struct worker *worker = capture->worker;
+    size_t named = SIZE_MAX;
+    unsigned place;
+    if (!endpoint)
+        capture_match(generation->settings, &socket->address, socket->type, &named);
+    int r = endpoint ? 0 : open_endpoint(capture, socket, named, &endpoint, error);
+    if (r < 0)
+        return r;
+    struct listener *listener = endpoint->listener;
+    bool first = !listener->active && generation->state == GENERATION_ACTIVE;
+    struct socket_owner owner = {
+        .worker = worker->id, .index = worker->index, .pid = socket->process, .cookie = socket->cookie};
+    CLEANUP_FD int fd = fd_dup(socket->fd);
+    r = fd < 0 ? error_errno(error, errno, BLAME_SYSTEM, "cannot keep the socket")
+               : endpoint_capture_take(endpoint, &owner, &fd, &place, error);
+    if (r < 0)
+        return r;
+    track(capture, endpoint);
+    if (first)
+        listener->active = endpoint;
+    if (listener->spec.backlog >= 0)
+        backlog = listener->spec.backlog;
+    r = endpoint_capture_listen(endpoint, place, backlog, error);
+    master_keep_steering(generation->service->master);
+    if (r < 0)
+        return r;
+    if (generation->state == GENERATION_ACTIVE)
+        generation->serves = true;
+    if (generation->state == GENERATION_ACTIVE && (first || listener->active != endpoint))
+        r = listener_choose(listener, endpoint, NULL, 0, error);
+    endpoint_capture_succeed(endpoint, worker->index, worker->id);
+    if (named < generation->settings->listener_count)
+        give_up_opened(capture, named);
+    capture_remove_bound(capture, socket->cookie);
+    capture_watch_binder(capture, socket->process);
+    capture->failure = (struct error){.code = 0};
+    log_event(LOG_INFO, "captured", WORKER_FIELDS(worker), LOG_I("pid", socket->process),
+        LOG_S("address", listener->bound), LOG_S("listener", listener->spec.name),
+        LOG_S("steering", endpoint_steering(endpoint)),
+        LOG_S("reason", *listener->reason ? listener->reason : NULL));
+    return r;
+}
+
+static struct endpoint *endpoint_by_id(const struct generation *generation, uint64_t id)
+{
+    for (size_t i = 0; id && i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->id == id)
+            return generation->endpoints[i];
+    return NULL;
+}
+
+/* One that listens already gets another backlog. */
+static bool listen_again(
+    struct capture *capture, const struct capture_call *call, const struct capture_socket *socket)
+{
+    const struct generation *generation = generation_of(capture);
+    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++) {
+        const struct endpoint *endpoint = generation->endpoints[i];
+        if (!endpoint || endpoint_capture_find(endpoint, socket->cookie) < 0)
+            continue;
+        int backlog = endpoint->listener->spec.backlog;
+        int r = listen(socket->fd, backlog >= 0 ? backlog : (int)call->args[1]);
+        capture_did(capture, call, r < 0 ? errno : 0);
+        return true;
+    }
+    return false;
+}
+
+static void handle_listen(
+    struct capture *capture, const struct capture_call *call, const struct capture_socket *socket)
+{
+    const struct capture_bound *bound = capture_find_bound(capture, socket->cookie);
+    struct error error = {.code = 0};
+    if (listen_again(capture, call, socket)) {
+        capture_listens(capture);
+        return;
+    }
+    if (!bound) {
+        let_through(capture, call);
+        return;
+    }
+    if (bound->given >= 0) {
+        capture->given[bound->given] = true;
+        capture_did(capture, call, 0);
+        capture_listens(capture);
+        return;
+    }
+    struct endpoint *endpoint = endpoint_by_id(generation_of(capture), bound->endpoint);
+    capture_will(capture, call);
+    int r = capture_enlist(capture, socket, (int)call->args[1], endpoint, &error);
+    if (r < 0)
+        capture_refuse(capture, call, -r, &error);
+    else
+        capture_did(capture, call, 0);
+    if (r == 0)
+        capture_listens(capture);
+}
+
+void capture_handle_listen(struct capture *capture, const struct capture_call *call)
+{
+    struct capture_socket socket;
+    int r = capture_look_into(call, &socket);
+    if (capture_is_hidden(r)) {
+        struct error error;
+        capture_say_hidden(call, &error);
+        let_through(capture, call);
+        capture->failure = error;
+        error_prefix(&error, "worker %u", capture->worker->index);
+        if (capture->worker->state == WORKER_STARTING)
+            worker_fail(capture->worker, &error);
+        return;
+    }
+    if (r < 0 || listener_socket_address(socket.fd, &socket.address) < 0 ||
+        !capture_waits(capture->notify_fd, call->id))
+        let_through(capture, call);
+    else
+        handle_listen(capture, call, &socket);
+    fd_close(&socket.fd);
+}
