@@ -129,10 +129,11 @@ static void scaled_away(struct generation *generation, struct worker *worker)
 {
     bool own = generation->endpoint_count > 0;
     for (size_t i = 0; i < generation->endpoint_count; i++) {
-        if (generation->endpoints[i] && generation->endpoints[i]->per_worker)
-            endpoint_limit(generation->endpoints[i], generation->worker_count);
-        else
-            own = false;
+        struct endpoint *endpoint = generation->endpoints[i];
+        if (endpoint && (endpoint->per_worker || endpoint->captured))
+            endpoint_limit(endpoint, generation->worker_count);
+        own =
+            own && (!endpoint || endpoint->per_worker || (endpoint->captured && endpoint->socket_count > 1));
     }
     worker_drain(worker, own);
 }

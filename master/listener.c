@@ -193,9 +193,14 @@ static int join_socket(struct endpoint *endpoint, unsigned place, struct error *
 /* The place is that worker's, or everybody's. */
 static bool is_place_of(const struct endpoint *endpoint, unsigned place, unsigned worker)
 {
-    if (endpoint->captured)
+    if (endpoint->captured && endpoint->socket_count > 1)
         return endpoint->sockets[place].fd >= 0 && endpoint->sockets[place].owner.index == worker;
     return place == (endpoint->per_worker ? worker : 0);
+}
+
+static bool has_own(const struct endpoint *endpoint)
+{
+    return endpoint->per_worker || (endpoint->captured && endpoint->socket_count > 1);
 }
 
 static unsigned place_of(const struct endpoint *endpoint, unsigned worker)
@@ -248,7 +253,7 @@ static void abandon(struct endpoint *endpoint, unsigned place)
 
 void endpoint_abandon(struct endpoint *endpoint, unsigned worker)
 {
-    for (unsigned i = 0; (endpoint->per_worker || endpoint->captured) && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; has_own(endpoint) && i < endpoint->socket_count; i++)
         if (is_place_of(endpoint, i, worker))
             abandon(endpoint, i);
 }
@@ -260,7 +265,7 @@ const char *endpoint_steering(const struct endpoint *endpoint)
 
 void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 {
-    for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; endpoint->captured && has_own(endpoint) && i < endpoint->socket_count; i++)
         if (endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].owner.index >= workers)
             group_displace(endpoint, i);
     if (!endpoint->per_worker)
@@ -272,7 +277,7 @@ void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 
 void endpoint_close_socket(struct endpoint *endpoint, unsigned worker)
 {
-    for (unsigned i = 0; (endpoint->per_worker || endpoint->captured) && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; has_own(endpoint) && i < endpoint->socket_count; i++)
         if (is_place_of(endpoint, i, worker))
             endpoint_drop_socket(endpoint, i, false);
 }

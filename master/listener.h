@@ -38,6 +38,7 @@ struct socket_owner {
     uint64_t worker; /* the id of its worker's process; 0: the socket is the master's own */
     unsigned index;  /* … and its number in the generation */
     pid_t pid;       /* the process that bound it: the worker's, or one that it forked */
+    int number;      /* of the descriptor there */
     uint64_t cookie; /* SO_COOKIE */
 };
 

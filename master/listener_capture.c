@@ -10,6 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* All workers of the generation have the one socket that it can have. */
+static bool is_common(const struct endpoint *endpoint)
+{
+    return endpoint->socket_count == 1;
+}
+
 bool listener_capture_fits(const struct steering *steering, const struct listener_spec *spec,
     enum config_steering wanted, struct error *error)
 {
@@ -25,10 +31,11 @@ bool listener_capture_fits(const struct steering *steering, const struct listene
 
 static struct endpoint *make_endpoint(struct listener *listener)
 {
-    bool path = listener->spec.family == LISTENER_UNIX;
+    bool shared = listener->tier == STEERING_SHARED, common = shared || listener->tier == STEERING_PATH;
     struct endpoint_kept fresh = {.id = ++listener->steering->last_id,
+        .shared = shared,
         .captured = true,
-        .socket_count = path ? 1 : LISTENER_CAPTURED_MAX,
+        .socket_count = common ? 1 : LISTENER_CAPTURED_MAX,
         .row = STEER_NONE};
     struct endpoint *endpoint = endpoint_new(listener, &fresh);
     if (endpoint)
@@ -44,12 +51,13 @@ int listener_capture_new(struct steering *steering, const struct listener_reques
     if (r < 0)
         return r;
     struct listener *listener = listener_new(steering, request->spec, ++steering->last_id);
+    if (listener)
+        listener->tier = plan.tiers[0];
     struct endpoint *endpoint = listener ? make_endpoint(listener) : NULL;
     if (!endpoint) {
         listener_free(listener);
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     }
-    listener->tier = plan.tiers[0];
     snprintf(listener->reason, sizeof listener->reason, "%s", plan.reason);
     if (listener->tier == STEERING_PATH)
         unix_path_clean(&listener->spec, NULL); /* what can't be cleaned stands in nobody's way */
@@ -150,26 +158,25 @@ unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker
 {
     unsigned count = 0;
     for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++)
-        count += endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].owner.worker == worker;
+        count += endpoint->sockets[i].placed && endpoint->sockets[i].owner.worker == worker;
     return count;
 }
 
 void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker)
 {
-    for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++) {
+    for (unsigned i = 0; endpoint->captured && !is_common(endpoint) && i < endpoint->socket_count; i++) {
         const struct endpoint_socket *socket = &endpoint->sockets[i];
         if (socket->fd >= 0 && socket->owner.index == index && socket->owner.worker != worker)
             endpoint_drop_socket(endpoint, i, false);
     }
 }
 
-void endpoint_capture_orphan(
-    struct endpoint *endpoint, uint64_t worker, pid_t pid, bool (*held)(pid_t group, int fd), pid_t group)
+void endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
+    bool (*held)(void *ctx, struct endpoint_socket *socket), void *ctx)
 {
-    for (unsigned i = 0; endpoint->captured && i < endpoint->socket_count; i++) {
+    for (unsigned i = 0; endpoint->captured && !is_common(endpoint) && i < endpoint->socket_count; i++) {
         struct endpoint_socket *socket = &endpoint->sockets[i];
-        if (socket->fd < 0 || socket->owner.worker != worker || socket->owner.pid != pid ||
-            held(group, socket->fd))
+        if (socket->fd < 0 || socket->owner.worker != worker || held(ctx, socket))
             continue;
         if (group_has_others(endpoint, i))
             endpoint_drop_socket(endpoint, i, false);

@@ -45,17 +45,17 @@ int endpoint_capture_listen(struct endpoint *endpoint, unsigned place, int backl
 /* The place of the socket with that cookie, or -1. */
 int endpoint_capture_find(const struct endpoint *endpoint, uint64_t cookie);
 
-/* How many of its sockets are that process's. */
+/* How many of its sockets are that process's, and listen. */
 unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker);
 
 /* The process is ready, or has given up: what its predecessors of that index had goes to the others. */
 void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker);
 
-/* A process of the worker's, `pid`, is dead; `held` says of a socket that it bound whether another one of the
- * group has it. One that nobody has leaves; the only one stays until the next one listens, for what comes
+/* `held` says of each of the worker's sockets whether it has it still (and may write down where). One that it
+ * has closed leaves, with what waits there; the only one stays until the next one listens, for what comes
  * meanwhile. */
-void endpoint_capture_orphan(
-    struct endpoint *endpoint, uint64_t worker, pid_t pid, bool (*held)(pid_t group, int fd), pid_t group);
+void endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
+    bool (*held)(void *ctx, struct endpoint_socket *socket), void *ctx);
 
 /* The process is dead. Where what waits can't be moved later, nothing more is sent to its sockets as long as
  * there are others. */

@@ -114,7 +114,8 @@ static int restore_endpoint(struct master *master, struct listener *listener,
             .owner = {.worker = socket->worker,
                 .index = socket->index,
                 .pid = socket->pid,
-                .cookie = socket->cookie}};
+                .cookie = socket->cookie,
+                .number = socket->number}};
         endpoint_restore_socket(endpoint, socket->place, &saved, &fd);
     }
     return 0;

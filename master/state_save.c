@@ -122,6 +122,7 @@ static void save_endpoint(struct arena *arena, const struct endpoint *endpoint, 
         item->index = endpoint->sockets[i].owner.index;
         item->pid = endpoint->sockets[i].owner.pid;
         item->cookie = endpoint->sockets[i].owner.cookie;
+        item->number = endpoint->sockets[i].owner.number;
         ret->sockets[ret->n_sockets++] = item;
     }
 }

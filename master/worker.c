@@ -279,6 +279,7 @@ static void captured(struct worker *worker, struct spawn_report *report)
         worker_fail(worker, &error);
         return;
     }
+    worker->generation->service->said_uncaptured = false;
     log_event(LOG_DEBUG, "worker is captured", WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
         LOG_S("no_new_privs", report->no_new_privs ? "set" : NULL));
     release(worker);
@@ -296,8 +297,11 @@ static void uncaptured(struct worker *worker, const struct error *why)
         not_executed(worker, &report);
         return;
     }
-    log_event(LOG_WARNING, "not captured: the worker must take what it is given", WORKER_FIELDS(worker),
-        LOG_S("reason", why->message));
+    struct service *service = worker->generation->service;
+    if (!service->said_uncaptured)
+        log_event(LOG_WARNING, "not captured: the workers must take what they are given",
+            LOG_S("service", service->name), LOG_S("reason", why->message));
+    service->said_uncaptured = true;
     release(worker);
 }
 
@@ -352,22 +356,27 @@ void worker_answered(struct worker *worker)
     service_worker_ready(worker);
 }
 
-struct unheard {
+struct words {
     char text[384];
 };
 
-/* What else it would have been ready by. */
-static struct unheard worker_unheard(const struct worker *worker)
+static struct words how_to_be_ready(const struct worker *worker)
 {
-    struct unheard unheard;
-    if (!worker->capture || !capture_is_wanted(settings_of(worker)))
-        snprintf(unheard.text, sizeof unheard.text,
-            "; a server that can't say so needs ready.probe, or ready.alive");
-    else if (*capture_explain(worker))
-        snprintf(unheard.text, sizeof unheard.text, "; %s", capture_explain(worker));
-    else
-        capture_describe_missing(worker, unheard.text, sizeof unheard.text);
-    return unheard;
+    struct words words;
+    const char *einhorn = worker->einhorn_path ? " nor an einhorn ack" : "";
+    char missing[256];
+    if (!worker->capture || !capture_is_wanted(settings_of(worker))) {
+        snprintf(words.text, sizeof words.text,
+            "it said neither ready on the control channel nor READY=1%s; a server that can't say so needs "
+            "ready.probe, or ready.alive",
+            einhorn);
+        return words;
+    }
+    capture_describe_missing(worker, missing, sizeof missing);
+    snprintf(words.text, sizeof words.text,
+        "%s, and it said neither READY=1 nor ready on the control channel%s",
+        *capture_explain(worker) ? capture_explain(worker) : missing, einhorn);
+    return words;
 }
 
 static void starting_timeout(struct worker *worker)
@@ -386,11 +395,8 @@ static void starting_timeout(struct worker *worker)
             "worker %u was not ready within %" PRId64 " ms (ready.probe %s: %s)", worker->index,
             settings->ready_timeout_ms, settings->ready_probe, *probe ? probe : "no answer yet");
     else
-        error_set(&error, ETIMEDOUT, BLAME_PEER,
-            "worker %u was not ready within %" PRId64 " ms (it said neither ready on the control channel nor "
-            "READY=1%s%s)",
-            worker->index, settings->ready_timeout_ms, worker->einhorn_path ? " nor an einhorn ack" : "",
-            worker_unheard(worker).text);
+        error_set(&error, ETIMEDOUT, BLAME_PEER, "worker %u was not ready within %" PRId64 " ms (%s)",
+            worker->index, settings->ready_timeout_ms, how_to_be_ready(worker).text);
     worker_fail(worker, &error);
 }
 
@@ -562,24 +568,24 @@ static int exit_code_of(int wait_status)
 }
 
 /* A server that binds what gapless has bound already gets EADDRINUSE, and says so in its own words only. */
-static struct unheard why_not_ready(const struct worker *worker)
+static struct words why_not_ready(const struct worker *worker)
 {
-    struct unheard why = {.text = ""};
+    struct words why = {.text = ""};
     const struct generation *generation = worker->generation;
     if (worker->state != WORKER_STARTING || worker->native || worker->not_executed)
         return why;
     if (worker->capture && capture_is_wanted(settings_of(worker))) {
         if (*capture_explain(worker))
-            snprintf(why.text, sizeof why.text, ": %s", capture_explain(worker));
+            snprintf(why.text, sizeof why.text, "%s", capture_explain(worker));
         return why;
     }
     for (size_t i = 0; i < generation->settings->listener_count && !*why.text; i++)
         if (generation->endpoints[i])
             snprintf(why.text, sizeof why.text,
-                " (if it binds %.100s itself: gapless has that address, and it gets EADDRINUSE, since "
-                "%.150s)",
+                "if it binds %.100s itself, it got EADDRINUSE: gapless has that address, and %.150s",
                 generation->settings->listeners[i].text,
-                worker->uncaptured.code ? worker->uncaptured.message : "it isn't captured (capture)");
+                worker->uncaptured.code ? worker->uncaptured.message
+                                        : "doesn't capture what it binds (capture)");
     return why;
 }
 
@@ -600,11 +606,13 @@ void worker_exited(struct worker *worker, int wait_status)
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
     bool expected = worker->state >= WORKER_DRAINING;
+    struct words why = why_not_ready(worker);
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
-        LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)));
+        LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)),
+        LOG_S("reason", *why.text ? why.text : NULL));
     if (!worker->failure.code && !expected)
-        error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s%s", worker->index, how,
-            worker->state == WORKER_STARTING ? " before it was ready" : "", why_not_ready(worker).text);
+        error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s%s%s", worker->index, how,
+            worker->state == WORKER_STARTING ? " before it was ready" : "", *why.text ? ": " : "", why.text);
     gone(worker);
 }
 

@@ -70,24 +70,59 @@ static const struct listener *in_the_way(const struct capture *capture, const st
     return NULL;
 }
 
+/* The address of a socket that was bound and doesn't listen yet is the same. *ret_fd is a duplicate of it,
+ * the caller's. */
+static bool is_bound_there(
+    const struct capture_bound *bound, const struct capture_socket *socket, int *ret_fd)
+{
+    uint64_t cookie = 0;
+    socklen_t length = sizeof cookie;
+    struct listener_address address;
+    CLEANUP_FD int fd = capture_duplicate(bound->pid, bound->number);
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) < 0 || cookie != bound->cookie ||
+        cookie == socket->cookie || listener_socket_address(fd, &address) < 0 ||
+        !capture_same(&address, &socket->address))
+        return false;
+    *ret_fd = fd_take(&fd);
+    return true;
+}
+
 /* Another worker's socket of the same address that doesn't listen yet shares it from now on. */
 static bool share_with_bound(const struct capture *capture, const struct capture_socket *socket)
 {
     bool found = false;
     for (const struct worker *w = generation_of(capture)->workers; w; w = w->next)
-        for (size_t i = 0; w->capture && i < w->capture->bound_count; i++) {
-            const struct capture_bound *bound = &w->capture->bound[i];
-            CLEANUP_FD int fd = capture_duplicate(bound->pid, bound->number);
-            struct capture_socket other = {.fd = fd};
-            socklen_t length = sizeof other.cookie;
-            if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &other.cookie, &length) < 0 ||
-                other.cookie != bound->cookie || other.cookie == socket->cookie ||
-                listener_socket_address(fd, &other.address) < 0 ||
-                !capture_same(&other.address, &socket->address))
-                continue;
-            found = endpoint_capture_let_join(fd) == 0 || found;
+        for (size_t i = 0; w->capture && w->capture != capture && i < w->capture->bound_count; i++) {
+            CLEANUP_FD int fd = -1;
+            if (is_bound_there(&w->capture->bound[i], socket, &fd))
+                found = endpoint_capture_let_join(fd) == 0 || found;
         }
     return found;
+}
+
+/* The same worker has the address already and doesn't mean to share it: what follows is the kernel's to say,
+ * who will refuse it, as without gapless. */
+static bool is_taken_by_itself(struct capture *capture, const struct capture_socket *socket)
+{
+    int shares = 0;
+    socklen_t length = sizeof shares;
+    if (getsockopt(socket->fd, SOL_SOCKET, SO_REUSEPORT, &shares, &length) < 0 || shares)
+        return false;
+    for (size_t i = 0; i < capture->bound_count; i++) {
+        CLEANUP_FD int fd = -1;
+        if (is_bound_there(&capture->bound[i], socket, &fd))
+            return true;
+    }
+    const struct generation *generation = generation_of(capture);
+    const struct listener *listener = capture_listener_at(generation->service, socket);
+    if (!listener)
+        return false;
+    capture_look(capture); /* it may have closed it meanwhile */
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener &&
+            endpoint_capture_count(generation->endpoints[i], capture->worker->id))
+            return true;
+    return false;
 }
 
 /* ── MPTCP ── */
@@ -140,21 +175,24 @@ static int replace_multipath(
 
 /* ── bind ── */
 
-static void remember(
-    struct capture *capture, const struct capture_socket *socket, uint64_t endpoint, int given)
+static void remember(struct capture *capture, const struct capture_socket *socket, uint64_t given)
 {
-    capture_add_bound(capture, &(struct capture_bound){.cookie = socket->cookie,
-                                   .pid = socket->process,
-                                   .number = socket->number,
-                                   .endpoint = endpoint,
-                                   .given = given});
+    capture_add_bound(capture,
+        &(struct capture_bound){
+            .cookie = socket->cookie, .pid = socket->process, .number = socket->number, .given = given});
 }
 
 void capture_give(struct capture *capture, const struct capture_call *call,
-    const struct capture_socket *socket, size_t listener, int fd)
+    const struct capture_socket *socket, struct endpoint *endpoint)
 {
     struct capture_socket given = *socket;
     socklen_t length = sizeof given.cookie;
+    struct error error;
+    int fd = endpoint_socket(endpoint, capture->worker->index, &error);
+    if (fd < 0) {
+        capture_refuse(capture, call, EADDRINUSE, &error);
+        return;
+    }
     /* What the server has set holds for the open file that it gets. */
     int flags = fcntl(socket->fd, F_GETFL);
     if (flags >= 0)
@@ -163,15 +201,16 @@ void capture_give(struct capture *capture, const struct capture_call *call,
     int r = capture_replace(capture->notify_fd, call->id, fd, socket->number,
         capture_is_cloexec(socket->process, socket->number));
     if (r == 0 && socket->type == SOCK_DGRAM)
-        capture->given[listener] = true;
+        capture_add_given(capture, endpoint->id);
     else if (r == 0)
-        remember(capture, &given, 0, (int)listener);
+        remember(capture, &given, endpoint->id);
     if (r == 0)
         log_event(LOG_INFO, "captured: gapless's own socket takes the place of the worker's",
             WORKER_FIELDS(capture->worker), LOG_I("pid", socket->process),
-            LOG_S("address", capture_address_text(&socket->address).text));
+            LOG_S("address", capture_address_text(&socket->address).text),
+            LOG_S("listener", endpoint->listener->spec.name), LOG_S("steering", endpoint_steering(endpoint)));
     capture_did(capture, call, -r);
-    if (r == 0 && capture->given[listener])
+    if (r == 0 && socket->type == SOCK_DGRAM)
         capture_listens(capture);
 }
 
@@ -228,21 +267,18 @@ static void bind_it(struct capture *capture, const struct capture_call *call,
             "its socket for %s belongs to another user than gapless's, and gapless may not change that "
             "(CAP_CHOWN)",
             capture_address_text(&socket->address).text);
-    const struct endpoint *endpoint = capture_opened(capture, listener);
+    struct endpoint *endpoint = capture_opened(capture, listener);
     if (r == -EPERM && endpoint) {
-        int fd = endpoint_socket(generation_of(capture)->endpoints[listener], capture->worker->index, NULL);
-        if (fd >= 0) {
-            capture_give(capture, call, socket, listener, fd);
-            return;
-        }
+        capture_give(capture, call, socket, endpoint);
+        return;
     }
     if (r == 0)
         r = bind_socket(capture, socket, replayed);
     if (r == 0)
-        remember(capture, socket, 0, -1);
+        remember(capture, socket, 0);
     struct error error = {.code = 0};
     if (r == 0 && socket->type == SOCK_DGRAM)
-        r = capture_enlist(capture, socket, 0, NULL, &error);
+        r = capture_enlist(capture, socket, 0, &error);
     if (error.code)
         capture_refuse(capture, call, -r, &error);
     else
@@ -251,25 +287,42 @@ static void bind_it(struct capture *capture, const struct capture_call *call,
         capture_listens(capture);
 }
 
+/* The socket that all have at an address in the shared tier, a worker's own once; the generation serves it
+ * from now on. NULL: there is none. */
+static struct endpoint *common_at(const struct capture *capture, const struct capture_socket *socket)
+{
+    struct generation *generation = generation_of(capture);
+    const struct listener *listener = capture_listener_at(generation->service, socket);
+    struct endpoint *endpoint = listener ? listener->active : NULL;
+    if (!endpoint || !endpoint->shared)
+        return NULL;
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] == endpoint)
+            return endpoint;
+    if (generation_add_endpoint(generation, endpoint) < 0)
+        return NULL;
+    return endpoint_ref(endpoint);
+}
+
 static void handle_ours(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, enum capture_match match, size_t named)
 {
     struct error error;
     struct endpoint *own = capture_opened(capture, named);
-    if (own && own->shared) {
-        int fd = endpoint_socket(own, capture->worker->index, &error);
-        if (fd < 0)
-            capture_refuse(capture, call, EADDRINUSE, &error);
-        else
-            capture_give(capture, call, socket, named, fd);
+    struct endpoint *common = own && own->shared ? own : common_at(capture, socket);
+    if (common) {
+        capture_give(capture, call, socket, common);
+        return;
+    }
+    if (is_taken_by_itself(capture, socket)) {
+        let_through(capture, call);
         return;
     }
     const struct listener *other = in_the_way(capture, socket);
     if (other) {
         error_set(&error, EADDRINUSE, BLAME_USER,
             "it binds %s, and the generation before has %s: the two can't be steered together, so a version "
-            "that changes "
-            "from one to the other takes a new start of gapless",
+            "that changes from one to the other takes a new start of gapless",
             capture_address_text(&socket->address).text, other->bound);
         capture_refuse(capture, call, EADDRINUSE, &error);
         return;
@@ -283,7 +336,7 @@ static void handle_ours(struct capture *capture, const struct capture_call *call
     /* The first at an address that nobody has named: the server's own affair, until it listens. */
     if (try_alone(socket) == -EADDRINUSE)
         note_in_use(capture, socket);
-    remember(capture, socket, 0, -1);
+    remember(capture, socket, 0);
     master_save(generation_of(capture)->service->master);
     let_through(capture, call);
 }

@@ -183,34 +183,57 @@ int capture_duplicate(pid_t process, int number)
 }
 
 /* "socket:[INODE]". */
-static bool has_socket(const char *process, const char *target)
+static bool find_socket(pid_t process, const char *target, int *ret_number)
 {
     char path[64], link[64];
-    snprintf(path, sizeof path, "/proc/%.16s/fd", process);
+    snprintf(path, sizeof path, "/proc/%d/fd", process);
     DIR *directory = opendir(path);
     bool found = false;
     for (const struct dirent *entry; directory && !found && (entry = readdir(directory));) {
         ssize_t n = readlinkat(dirfd(directory), entry->d_name, link, sizeof link - 1);
         link[n > 0 ? n : 0] = '\0';
         found = strcmp(link, target) == 0;
+        if (found)
+            *ret_number = (int)strtol(entry->d_name, NULL, 10);
     }
     if (directory)
         closedir(directory);
     return found;
 }
 
-bool capture_is_held(pid_t group, int fd)
+static bool socket_name(int fd, char target[64])
 {
-    char own[64], target[64];
+    char own[64];
     snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(own, target, sizeof target - 1);
+    ssize_t n = readlink(own, target, 63);
+    target[n > 0 ? n : 0] = '\0';
+    return n > 0;
+}
+
+/* True also where that can't be looked at. */
+static bool has_socket_at(pid_t process, int number, const char *target)
+{
+    char path[64], link[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", process, number);
+    ssize_t n = readlink(path, link, sizeof link - 1);
+    if (n < 0)
+        return errno != ENOENT;
+    link[n] = '\0';
+    return strcmp(link, target) == 0;
+}
+
+bool capture_is_held(pid_t group, int fd, pid_t *holder, int *number)
+{
+    char target[64];
+    if (!socket_name(fd, target) || has_socket_at(*holder, *number, target))
+        return true;
     DIR *processes = opendir("/proc");
-    bool held = n <= 0 || !processes; /* it can't be known */
-    if (n > 0)
-        target[n] = '\0';
+    bool held = !processes;
     for (const struct dirent *entry; !held && (entry = readdir(processes));) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        held = pid > 0 && getpgid(pid) == group && has_socket(entry->d_name, target);
+        held = pid > 0 && getpgid(pid) == group && find_socket(pid, target, number);
+        if (held)
+            *holder = pid;
     }
     if (processes)
         closedir(processes);

@@ -25,8 +25,12 @@
 /* Who has called listen(2) and doesn't again for so long has bound what it binds. */
 #define QUIET_US 200000
 
+/* How often it is looked whether a worker has its sockets still. */
+#define LOOK_S 1
+
 static void on_readable(evutil_socket_t fd, short what, void *ctx);
 static void on_quiet(evutil_socket_t fd, short what, void *ctx);
+static void on_look(evutil_socket_t fd, short what, void *ctx);
 
 static struct master *master_of(const struct capture *capture)
 {
@@ -98,11 +102,11 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd)
         return NULL;
     capture->worker = worker;
     capture->notify_fd = fd_take(notify_fd);
-    capture->given = calloc(worker->generation->settings->listener_count + 1, sizeof *capture->given);
     capture->readable = event_new(base, capture->notify_fd, EV_READ | EV_PERSIST, on_readable, capture);
     capture->quiet = evtimer_new(base, on_quiet, capture);
+    capture->look = event_new(base, -1, EV_PERSIST, on_look, capture);
     capture->base = base;
-    if (!capture->given || !capture->readable || !capture->quiet || event_add(capture->readable, NULL) < 0) {
+    if (!capture->readable || !capture->quiet || !capture->look || event_add(capture->readable, NULL) < 0) {
         capture_free(capture);
         return NULL;
     }
@@ -134,23 +138,43 @@ static void forget_binder(struct capture_binder *binder)
     free(binder);
 }
 
-/* The worker lives on without it. A socket that none of its processes has any more gets nothing, or there is
- * no other one: then what comes waits for the one that is bound next. */
+/* Whether the worker has the socket; `ctx` is its process group. */
+static bool is_held(void *ctx, struct endpoint_socket *socket)
+{
+    const pid_t *group = ctx;
+    return capture_is_held(*group, socket->fd, &socket->owner.pid, &socket->owner.number);
+}
+
+void capture_look(struct capture *capture)
+{
+    const struct worker *worker = capture->worker;
+    pid_t group = worker->pid;
+    for (size_t i = 0; i < worker->generation->endpoint_count; i++)
+        if (worker->generation->endpoints[i])
+            endpoint_capture_look(worker->generation->endpoints[i], worker->id, is_held, &group);
+    master_changed(worker->generation->service->master);
+}
+
+/* A socket that the worker has closed, or whose process has died, would go on getting connections that nobody
+ * accepts: the master has it still, and nothing tells. */
+static void on_look(evutil_socket_t fd, short what, void *ctx)
+{
+    capture_look(ctx);
+}
+
 static void on_binder(evutil_socket_t fd, short what, void *ctx)
 {
     struct capture_binder *binder = ctx;
-    const struct worker *worker = binder->capture->worker;
-    pid_t pid = binder->pid;
+    struct capture *capture = binder->capture;
     forget_binder(binder);
-    for (size_t i = 0; i < worker->generation->endpoint_count; i++)
-        if (worker->generation->endpoints[i])
-            endpoint_capture_orphan(
-                worker->generation->endpoints[i], worker->id, pid, capture_is_held, worker->pid);
-    master_changed(worker->generation->service->master);
+    capture_look(capture);
 }
 
 void capture_watch_binder(struct capture *capture, pid_t pid)
 {
+    static const struct timeval look = {.tv_sec = LOOK_S};
+    if (!event_pending(capture->look, EV_TIMEOUT, NULL))
+        event_add(capture->look, &look);
     if (pid == capture->worker->pid)
         return;
     for (const struct capture_binder *known = capture->binders; known; known = known->next)
@@ -176,6 +200,8 @@ void capture_free(struct capture *capture)
         event_free(capture->readable);
     if (capture->quiet)
         event_free(capture->quiet);
+    if (capture->look)
+        event_free(capture->look);
     fd_close(&capture->notify_fd);
     while (capture->binders)
         forget_binder(capture->binders);
@@ -229,6 +255,24 @@ void capture_add_bound(struct capture *capture, const struct capture_bound *boun
         return; /* its listen(2) goes through */
     capture->bound = grown;
     capture->bound[capture->bound_count++] = *bound;
+}
+
+static bool is_given(const struct capture *capture, uint64_t endpoint)
+{
+    for (size_t i = 0; i < capture->given_count; i++)
+        if (capture->given[i] == endpoint)
+            return true;
+    return false;
+}
+
+void capture_add_given(struct capture *capture, uint64_t endpoint)
+{
+    size_t size = (capture->given_count + 1) * sizeof *capture->given;
+    uint64_t *grown = is_given(capture, endpoint) ? NULL : realloc(capture->given, size);
+    if (!grown)
+        return;
+    capture->given = grown;
+    capture->given[capture->given_count++] = endpoint;
 }
 
 /* ── answers ── */
@@ -301,12 +345,17 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
 
 /* ── ready ── */
 
+static bool listens_there(const struct worker *worker, const struct endpoint *endpoint)
+{
+    return endpoint &&
+           (endpoint_capture_count(endpoint, worker->id) || is_given(worker->capture, endpoint->id));
+}
+
 static bool listens_at(const struct worker *worker, const struct listener *listener)
 {
     const struct generation *generation = worker->generation;
-    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener &&
-            endpoint_capture_count(generation->endpoints[i], worker->id))
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (listens_there(worker, generation->endpoints[i]) && generation->endpoints[i]->listener == listener)
             return true;
     return false;
 }
@@ -315,22 +364,20 @@ static bool listens_at_named(const struct worker *worker, size_t named)
 {
     const struct generation *generation = worker->generation;
     const char *name = generation->settings->listeners[named].name;
-    if (worker->capture->given[named])
+    if (listens_there(worker, generation->endpoints[named]))
         return true;
     for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && strcmp(generation->endpoints[i]->listener->spec.name, name) == 0 &&
-            endpoint_capture_count(generation->endpoints[i], worker->id))
+        if (listens_there(worker, generation->endpoints[i]) &&
+            strcmp(generation->endpoints[i]->listener->spec.name, name) == 0)
             return true;
     return false;
 }
 
-/* Everywhere where the generation does that serves. */
+/* Everywhere where the generation does that serves; of that one itself, where it did once. */
 static bool listens_as_active(const struct worker *worker)
 {
     const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
-    if (!active || active == worker->generation)
-        return true; /* there is nothing that it should be like */
-    if (!active->endpoint_count)
+    if (!active || !active->was_ready || !active->endpoint_count)
         return false;
     for (size_t i = 0; i < active->endpoint_count; i++)
         if (active->endpoints[i] && !listens_at(worker, active->endpoints[i]->listener))
@@ -338,11 +385,21 @@ static bool listens_as_active(const struct worker *worker)
     return true;
 }
 
+void capture_describe_missing(const struct worker *worker, char *text, size_t size)
+{
+    const struct config_service *settings = worker->generation->settings;
+    size_t used = (size_t)snprintf(
+        text, size, settings->listener_count ? "it doesn't listen at" : "it listens nowhere");
+    for (size_t i = 0; i < settings->listener_count && used < size; i++)
+        if (!listens_at_named(worker, i))
+            used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
+}
+
 static bool listens_anywhere(const struct worker *worker)
 {
     const struct generation *generation = worker->generation;
     for (size_t i = 0; i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && endpoint_capture_count(generation->endpoints[i], worker->id))
+        if (listens_there(worker, generation->endpoints[i]))
             return true;
     return false;
 }
@@ -355,7 +412,7 @@ bool capture_has_listened(const struct worker *worker)
     for (size_t i = 0; i < count; i++)
         if (!listens_at_named(worker, i))
             return false;
-    return count || (listens_anywhere(worker) && listens_as_active(worker));
+    return count || listens_as_active(worker);
 }
 
 bool capture_is_partial(const struct worker *worker)
@@ -365,17 +422,7 @@ bool capture_is_partial(const struct worker *worker)
 
 bool capture_serves(const struct worker *worker)
 {
-    return worker->generation->serves && listens_anywhere(worker);
-}
-
-void capture_describe_missing(const struct worker *worker, char *text, size_t size)
-{
-    const struct config_service *settings = worker->generation->settings;
-    size_t used = (size_t)snprintf(
-        text, size, settings->listener_count ? "; it doesn't listen at" : "; it listens nowhere");
-    for (size_t i = 0; i < settings->listener_count && used < size; i++)
-        if (!listens_at_named(worker, i))
-            used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
+    return worker->capture && worker->generation->serves && listens_anywhere(worker);
 }
 
 void capture_listens(struct capture *capture)
@@ -411,15 +458,11 @@ void capture_save(const struct capture *capture, struct arena *arena, Gapless__S
         item->cookie = capture->bound[i].cookie;
         item->pid = capture->bound[i].pid;
         item->number = capture->bound[i].number;
-        item->endpoint = capture->bound[i].endpoint;
-        item->given = (uint32_t)(capture->bound[i].given + 1);
+        item->given = capture->bound[i].given;
         ret->bound[ret->n_bound++] = item;
     }
-    size_t listeners = capture->worker->generation->settings->listener_count;
-    ret->given = arena_take(arena, listeners, sizeof *ret->given);
-    for (size_t i = 0; ret->given && i < listeners; i++)
-        if (capture->given[i])
-            ret->given[ret->n_given++] = (uint32_t)i;
+    ret->given = capture->given;
+    ret->n_given = capture->given_count;
     if (!capture->pending.id)
         return;
     ret->call = capture->pending.id;
@@ -436,11 +479,9 @@ static void restore_sockets(struct capture *capture, const Gapless__State__Worke
         capture_add_bound(capture, &(struct capture_bound){.cookie = from->bound[i]->cookie,
                                        .pid = from->bound[i]->pid,
                                        .number = from->bound[i]->number,
-                                       .endpoint = from->bound[i]->endpoint,
-                                       .given = (int)from->bound[i]->given - 1});
+                                       .given = from->bound[i]->given});
     for (size_t i = 0; i < from->n_given; i++)
-        if (from->given[i] < capture->worker->generation->settings->listener_count)
-            capture->given[from->given[i]] = true;
+        capture_add_given(capture, from->given[i]);
 }
 
 void capture_restore(struct worker *worker, const Gapless__State__Worker *from)

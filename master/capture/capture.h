@@ -60,7 +60,7 @@ void capture_forget(const struct worker *worker);
  */
 const char *capture_explain(const struct worker *worker);
 
-/* The same of one that is alive and isn't ready: "; it doesn't listen at tcp:80". */
+/* The same of one that is alive and isn't ready: "it doesn't listen at tcp:80". */
 void capture_describe_missing(const struct worker *worker, char *text, size_t size);
 
 /* It listens somewhere, and will elsewhere. */

@@ -24,8 +24,7 @@ struct capture_bound {
     uint64_t cookie;
     pid_t pid; /* whose descriptor `number` it is */
     int number;
-    uint64_t endpoint; /* id of the one whose path it is bound aside of; else 0 */
-    int given;         /* the listener whose socket was put in its place; else -1 */
+    uint64_t given; /* id of the endpoint whose socket was put in its place; else 0 */
 };
 
 /* A process of the worker, not its first, that has bound a socket. */
@@ -46,7 +45,9 @@ struct capture {
     struct event *quiet; /* no listen(2) for a moment */
     struct capture_bound *bound;
     size_t bound_count;
-    bool *given; /* of the settings' listeners: the master's own socket is in place, and listens */
+    struct event *look; /* whether the worker has its sockets still */
+    uint64_t *given;    /* ids of endpoints whose socket it has been given, and listens at */
+    size_t given_count;
     struct capture_call pending; /* has an effect, and isn't answered; id 0: none */
     uint64_t replayed;           /* the one that an earlier master began; 0: none */
     struct error failure;        /* why it won't be ready; code 0: nothing is known */
@@ -75,13 +76,19 @@ struct listener *capture_listener_at(const struct service *service, const struct
 void capture_handle_bind(struct capture *capture, const struct capture_call *call);
 void capture_handle_listen(struct capture *capture, const struct capture_call *call);
 /* The socket, bound, listens from now on (or gets datagrams). 0 or -errno. */
-int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
-    struct endpoint *endpoint, struct error *error);
+int capture_enlist(
+    struct capture *capture, const struct capture_socket *socket, int backlog, struct error *error);
+/* A socket that was taken when it was bound listens from now on. */
+int capture_finish(
+    struct capture *capture, struct endpoint *endpoint, unsigned place, int backlog, struct error *error);
+/* The endpoint has it from now on: 0 or -errno. */
+int capture_take(struct capture *capture, const struct capture_socket *socket, struct endpoint *endpoint,
+    unsigned *ret_place, struct error *error);
 /* What the master has opened for the listener, for this generation; NULL: nothing. */
 struct endpoint *capture_opened(const struct capture *capture, size_t listener);
-/* Puts the master's socket in the place of the worker's, and answers. */
+/* Puts the endpoint's socket in the place of the worker's, and answers. */
 void capture_give(struct capture *capture, const struct capture_call *call,
-    const struct capture_socket *socket, size_t listener, int fd);
+    const struct capture_socket *socket, struct endpoint *endpoint);
 
 /* paths.c */
 /* A Unix path listener of the service that the address is, or -1. */
@@ -94,6 +101,10 @@ void capture_handle_rename(struct capture *capture, const struct capture_call *c
 
 /* capture.c */
 void capture_watch_binder(struct capture *capture, pid_t pid);
+/* Gives up sockets of the worker that it has closed. */
+void capture_look(struct capture *capture);
+/* It listens at the endpoint's socket. */
+void capture_add_given(struct capture *capture, uint64_t endpoint);
 /* Said before the effect. */
 void capture_will(struct capture *capture, const struct capture_call *call);
 /* The answer. `code` 0: done. */

@@ -102,6 +102,16 @@ static int open_endpoint(const struct capture *capture, const struct capture_soc
     return r;
 }
 
+/* Which of the settings' listeners it is; their number: none. */
+static size_t named_of(const struct generation *generation, const struct listener *listener)
+{
+    size_t i = 0;
+    while (i < generation->settings->listener_count &&
+           strcmp(generation->settings->listeners[i].name, listener->spec.name) != 0)
+        i++;
+    return i;
+}
+
 /* What the master had opened at the listener for this generation isn't needed any more. */
 static void give_up_opened(const struct capture *capture, size_t named)
 {
@@ -135,105 +145,118 @@ static void track(const struct capture *capture, struct endpoint *endpoint)
         tracking_worker_serves(tracking, worker);
 }
 
-int capture_enlist(struct capture *capture, const struct capture_socket *socket, int backlog,
-    struct endpoint *endpoint, struct error *error)
+int capture_take(struct capture *capture, const struct capture_socket *socket, struct endpoint *endpoint,
+    unsigned *ret_place, struct error *error)
+{
+    const struct worker *worker = capture->worker;
+    struct socket_owner owner = {.worker = worker->id,
+        .index = worker->index,
+        .pid = socket->process,
+        .number = socket->number,
+        .cookie = socket->cookie};
+    CLEANUP_FD int fd = fd_dup(socket->fd);
+    if (fd < 0)
+        return error_errno(error, -fd, BLAME_SYSTEM, "cannot keep the socket");
+    return endpoint_capture_take(endpoint, &owner, &fd, ret_place, error);
+}
+
+static int choose(struct endpoint *endpoint, struct error *error)
+{
+    struct listener *listener = endpoint->listener;
+    return listener->active == endpoint ? 0 : listener_choose(listener, endpoint, NULL, 0, error);
+}
+
+int capture_finish(
+    struct capture *capture, struct endpoint *endpoint, unsigned place, int backlog, struct error *error)
 {
     struct generation *generation = generation_of(capture);
     const struct worker *worker = capture->worker;
-    size_t named = SIZE_MAX;
-    unsigned place;
-    if (!endpoint)
-        capture_match(generation->settings, &socket->address, socket->type, &named);
-    int r = endpoint ? 0 : open_endpoint(capture, socket, named, &endpoint, error);
-    if (r < 0)
-        return r;
     struct listener *listener = endpoint->listener;
-    bool first = !listener->active && generation->state == GENERATION_ACTIVE;
-    struct socket_owner owner = {
-        .worker = worker->id, .index = worker->index, .pid = socket->process, .cookie = socket->cookie};
-    CLEANUP_FD int fd = fd_dup(socket->fd);
-    r = fd < 0 ? error_errno(error, errno, BLAME_SYSTEM, "cannot keep the socket")
-               : endpoint_capture_take(endpoint, &owner, &fd, &place, error);
-    if (r < 0)
-        return r;
+    bool active = generation->state == GENERATION_ACTIVE;
+    pid_t pid = endpoint->sockets[place].owner.pid;
     track(capture, endpoint);
-    if (first)
-        listener->active = endpoint;
+    if (active && !listener->active && listener->tier != STEERING_PATH)
+        listener->active = endpoint; /* the group's program begins with that */
     if (listener->spec.backlog >= 0)
         backlog = listener->spec.backlog;
-    r = endpoint_capture_listen(endpoint, place, backlog, error);
+    int r = endpoint_capture_listen(endpoint, place, backlog, error);
     master_keep_steering(generation->service->master);
+    if (r == 0 && active)
+        r = choose(endpoint, error);
     if (r < 0)
         return r;
-    if (generation->state == GENERATION_ACTIVE)
-        generation->serves = true;
-    if (generation->state == GENERATION_ACTIVE && (first || listener->active != endpoint))
-        r = listener_choose(listener, endpoint, NULL, 0, error);
+    generation->serves = generation->serves || active;
     endpoint_capture_succeed(endpoint, worker->index, worker->id);
-    if (named < generation->settings->listener_count)
-        give_up_opened(capture, named);
-    capture_remove_bound(capture, socket->cookie);
-    capture_watch_binder(capture, socket->process);
+    give_up_opened(capture, named_of(generation, listener));
+    capture_watch_binder(capture, pid);
     capture->failure = (struct error){.code = 0};
-    log_event(LOG_INFO, "captured", WORKER_FIELDS(worker), LOG_I("pid", socket->process),
+    log_event(LOG_INFO, "captured", WORKER_FIELDS(worker), LOG_I("pid", pid),
         LOG_S("address", listener->bound), LOG_S("listener", listener->spec.name),
         LOG_S("steering", endpoint_steering(endpoint)),
         LOG_S("reason", *listener->reason ? listener->reason : NULL));
+    return 0;
+}
+
+int capture_enlist(
+    struct capture *capture, const struct capture_socket *socket, int backlog, struct error *error)
+{
+    struct endpoint *endpoint;
+    unsigned place;
+    size_t named = SIZE_MAX;
+    capture_match(settings_of(capture), &socket->address, socket->type, &named);
+    int r = open_endpoint(capture, socket, named, &endpoint, error);
+    if (r == 0)
+        r = capture_take(capture, socket, endpoint, &place, error);
+    if (r == 0)
+        r = capture_finish(capture, endpoint, place, backlog, error);
+    if (r == 0)
+        capture_remove_bound(capture, socket->cookie);
     return r;
 }
 
-static struct endpoint *endpoint_by_id(const struct generation *generation, uint64_t id)
-{
-    for (size_t i = 0; id && i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && generation->endpoints[i]->id == id)
-            return generation->endpoints[i];
-    return NULL;
-}
-
-/* One that listens already gets another backlog. */
-static bool listen_again(
-    struct capture *capture, const struct capture_call *call, const struct capture_socket *socket)
+/* One that is the generation's already: it begins to listen, or gets another backlog. 1: it is none. */
+static int listen_known(struct capture *capture, const struct capture_call *call,
+    const struct capture_socket *socket, struct error *error)
 {
     const struct generation *generation = generation_of(capture);
+    int backlog = (int)call->args[1];
     for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++) {
-        const struct endpoint *endpoint = generation->endpoints[i];
-        if (!endpoint || endpoint_capture_find(endpoint, socket->cookie) < 0)
+        struct endpoint *endpoint = generation->endpoints[i];
+        int place = endpoint ? endpoint_capture_find(endpoint, socket->cookie) : -1;
+        if (place < 0)
             continue;
-        int backlog = endpoint->listener->spec.backlog;
-        int r = listen(socket->fd, backlog >= 0 ? backlog : (int)call->args[1]);
-        capture_did(capture, call, r < 0 ? errno : 0);
-        return true;
+        capture_will(capture, call);
+        if (!endpoint->sockets[place].placed)
+            return capture_finish(capture, endpoint, (unsigned)place, backlog, error);
+        if (endpoint->listener->spec.backlog >= 0)
+            backlog = endpoint->listener->spec.backlog;
+        return listen(socket->fd, backlog) < 0 ? -errno : 0;
     }
-    return false;
+    return 1;
 }
 
 static void handle_listen(
     struct capture *capture, const struct capture_call *call, const struct capture_socket *socket)
 {
     const struct capture_bound *bound = capture_find_bound(capture, socket->cookie);
+    uint64_t given = bound ? bound->given : 0;
     struct error error = {.code = 0};
-    if (listen_again(capture, call, socket)) {
-        capture_listens(capture);
-        return;
-    }
-    if (!bound) {
+    int r = listen_known(capture, call, socket, &error);
+    if (r == 1 && !bound) {
         let_through(capture, call);
         return;
     }
-    if (bound->given >= 0) {
-        capture->given[bound->given] = true;
-        capture_did(capture, call, 0);
-        capture_listens(capture);
-        return;
+    if (given)
+        capture_add_given(capture, given);
+    else if (r == 1) {
+        capture_will(capture, call);
+        r = capture_enlist(capture, socket, (int)call->args[1], &error);
     }
-    struct endpoint *endpoint = endpoint_by_id(generation_of(capture), bound->endpoint);
-    capture_will(capture, call);
-    int r = capture_enlist(capture, socket, (int)call->args[1], endpoint, &error);
-    if (r < 0)
+    if (r < 0 && error.code)
         capture_refuse(capture, call, -r, &error);
     else
-        capture_did(capture, call, 0);
-    if (r == 0)
+        capture_did(capture, call, r < 0 ? -r : 0);
+    if (r >= 0)
         capture_listens(capture);
 }
 

@@ -100,18 +100,13 @@ static struct listener *listener_of(const struct service *service, const char *p
     return NULL;
 }
 
-/* The socket of this generation that is at the path already, or -1. What never came to listen is given up. */
-static int own_socket(struct generation *generation, const struct listener *listener)
+/* The endpoint of this generation that is at the path already, or NULL. */
+static struct endpoint *own_endpoint(const struct generation *generation, const struct listener *listener)
 {
-    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++) {
-        const struct endpoint *endpoint = generation->endpoints[i];
-        if (!endpoint || endpoint->listener != listener)
-            continue;
-        if (endpoint->sockets[0].fd >= 0)
-            return endpoint->sockets[0].fd;
-        generation_release_endpoint(generation, i);
-    }
-    return -1;
+    for (size_t i = generation->settings->listener_count; listener && i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
+            return generation->endpoints[i];
+    return NULL;
 }
 
 static int open_endpoint(struct generation *generation, const struct listener_spec *spec,
@@ -149,17 +144,16 @@ static int bind_it(struct capture *capture, const struct capture_call *call,
     int r = open_endpoint(generation, spec, &endpoint, error);
     if (r < 0)
         return r;
+    unsigned place;
     r = bind_aside(call, socket, endpoint, error);
+    /* Now: another worker's bind gets this one, be it listening or not. */
+    if (r == 0)
+        r = capture_take(capture, socket, endpoint, &place, error);
     if (r < 0) {
         generation_release_endpoint(generation, generation->endpoint_count - 1);
         return r;
     }
-    capture_add_bound(capture, &(struct capture_bound){.cookie = socket->cookie,
-                                   .pid = socket->process,
-                                   .number = socket->number,
-                                   .endpoint = endpoint->id,
-                                   .given = -1});
-    return socket->type == SOCK_DGRAM ? capture_enlist(capture, socket, 0, endpoint, error) : 0;
+    return socket->type == SOCK_DGRAM ? capture_finish(capture, endpoint, place, 0, error) : 0;
 }
 
 void capture_handle_path_bind(struct capture *capture, const struct capture_call *call,
@@ -169,15 +163,16 @@ void capture_handle_path_bind(struct capture *capture, const struct capture_call
     const struct listener_spec *spec = &generation->settings->listeners[listener];
     struct endpoint *opened = generation->endpoints[listener];
     struct error error = {.code = 0};
-    if (capture_find_bound(capture, socket->cookie)) { /* by the last master, which died before it said so */
-        capture_did(capture, call, 0);
+    struct endpoint *own = opened && opened->shared
+                               ? opened
+                               : own_endpoint(generation, listener_of(generation->service, spec->path));
+    capture_will(capture, call);
+    if (own && endpoint_capture_find(own, socket->cookie) >= 0) {
+        capture_did(capture, call, 0); /* done by the last master, which died before it said so */
         return;
     }
-    int fd = opened && opened->shared ? endpoint_socket(opened, capture->worker->index, &error)
-                                      : own_socket(generation, listener_of(generation->service, spec->path));
-    capture_will(capture, call);
-    if (fd >= 0) {
-        capture_give(capture, call, socket, listener, fd);
+    if (own) {
+        capture_give(capture, call, socket, own);
         return;
     }
     int r = bind_it(capture, call, socket, spec, &error);
