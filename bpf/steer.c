@@ -360,7 +360,11 @@ int steer_put(struct steer *steer, unsigned cell, unsigned row, unsigned place, 
         return error_set(error, ENOSPC, BLAME_OURS, "the row has %u places", into->capacity);
     __u32 slot = into->first + place;
     __u64 value = (__u64)fd;
-    if (bpf_map_update_elem(steer->fds[KEPT_SOCKETS], &slot, &value, BPF_ANY) < 0)
+    int r = bpf_map_update_elem(steer->fds[KEPT_SOCKETS], &slot, &value, BPF_ANY);
+    /* It is in the map already: put there by a master that died before it had kept that. */
+    if (r < 0 && errno == EBUSY && bpf_map_delete_elem(steer->fds[KEPT_SOCKETS], &slot) == 0)
+        r = bpf_map_update_elem(steer->fds[KEPT_SOCKETS], &slot, &value, BPF_ANY);
+    if (r < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot steer to a socket");
     if (place >= into->count)
         __atomic_store_n(&into->count, place + 1, __ATOMIC_RELEASE);

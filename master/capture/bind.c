@@ -255,13 +255,17 @@ static void bind_it(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, bool join, size_t listener)
 {
     bool replayed = capture->replayed == call->id;
-    capture_will(capture, call);
+    capture_will(capture);
     bool first_datagram = !join && socket->type == SOCK_DGRAM;
     int r = first_datagram && !replayed ? try_alone(socket) : 0;
     if (r == -EADDRINUSE)
         note_in_use(capture, socket);
     if (r == 0 && (join || first_datagram))
         r = endpoint_capture_let_join(socket->fd);
+    if (r < 0 && r != -EPERM && r != -EADDRINUSE) {
+        let_through(capture, call); /* a socket of another kind: the kernel says so in its own way */
+        return;
+    }
     if (r == -EPERM)
         error_set(&capture->failure, EPERM, BLAME_USER,
             "its socket for %s belongs to another user than gapless's, and gapless may not change that "

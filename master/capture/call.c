@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -22,26 +24,58 @@
 
 /* ── the descriptor ── */
 
-int capture_receive(int notify_fd, struct capture_call *ret_call)
-{
+struct capture_inbox {
     union {
         struct seccomp_notif notification;
         char room[ROOM];
-    } received;
+    };
+};
+
+int capture_inbox_new(void)
+{
+    CLEANUP_FD int fd = memfd_create("gapless-capture", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, sizeof(struct capture_inbox)) < 0)
+        return -errno;
+    return fd_take(&fd);
+}
+
+struct capture_inbox *capture_inbox_map(int fd)
+{
+    struct stat st;
+    /* One that is too short would end this process when it is read. */
+    if (fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof(struct capture_inbox))
+        return NULL;
+    void *inbox = mmap(NULL, sizeof(struct capture_inbox), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return inbox == MAP_FAILED ? NULL : inbox;
+}
+
+void capture_inbox_unmap(struct capture_inbox *inbox)
+{
+    if (inbox)
+        munmap(inbox, sizeof *inbox);
+}
+
+bool capture_last(const struct capture_inbox *inbox, struct capture_call *ret_call)
+{
+    const struct seccomp_notif *from = &inbox->notification;
+    *ret_call =
+        (struct capture_call){.id = from->id, .thread = (pid_t)from->pid, .number = (int)from->data.nr};
+    for (unsigned i = 0; i < 6; i++)
+        ret_call->args[i] = from->data.args[i];
+    return from->id != 0;
+}
+
+int capture_receive(int notify_fd, struct capture_inbox *inbox, struct capture_call *ret_call)
+{
     struct pollfd ready = {.fd = notify_fd, .events = POLLIN};
     if (poll(&ready, 1, 0) != 1)
         return 0;
     if (!(ready.revents & POLLIN))
         return -ENOENT;
-    memset(&received, 0, sizeof received);
-    if (ioctl(notify_fd, SECCOMP_IOCTL_NOTIF_RECV, &received) < 0)
+    memset(inbox, 0, sizeof *inbox);
+    if (ioctl(notify_fd, SECCOMP_IOCTL_NOTIF_RECV, inbox) < 0)
         return 0; /* it was killed meanwhile */
-    const struct seccomp_notif *from = &received.notification;
-    *ret_call =
-        (struct capture_call){.id = from->id, .thread = (pid_t)from->pid, .number = (int)from->data.nr};
-    for (unsigned i = 0; i < 6; i++)
-        ret_call->args[i] = from->data.args[i];
-    return 1;
+    return capture_last(inbox, ret_call);
 }
 
 bool capture_waits(int notify_fd, uint64_t id)

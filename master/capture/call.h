@@ -34,9 +34,23 @@ struct capture_call {
     uint64_t args[6];
 };
 
+/* Where the kernel writes the calls that are received: memory that outlives the master, as the kernel gives
+ * each of them once. */
+struct capture_inbox;
+
+/* A memory file for one: the caller's, or -errno. */
+int capture_inbox_new(void);
+/* NULL: it can't be had. */
+struct capture_inbox *capture_inbox_map(int fd);
+/* NULL is allowed. */
+void capture_inbox_unmap(struct capture_inbox *inbox);
+
+/* What was received last, be it answered or not. False: nothing was. */
+bool capture_last(const struct capture_inbox *inbox, struct capture_call *ret_call);
+
 /* 1: *ret_call waits. 0: none does now. -ENOENT: nobody is left who could call. Blocks for nothing: it looks
  * first, and is the descriptor's only reader. */
-int capture_receive(int notify_fd, struct capture_call *ret_call);
+int capture_receive(int notify_fd, struct capture_inbox *inbox, struct capture_call *ret_call);
 
 /* It still waits. */
 bool capture_waits(int notify_fd, uint64_t id);

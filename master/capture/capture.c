@@ -94,7 +94,7 @@ static void entry_name(const struct worker *worker, char name[32])
     snprintf(name, 32, "capture/%" PRIu64, worker->id);
 }
 
-static struct capture *capture_new(struct worker *worker, int *notify_fd)
+static struct capture *capture_new(struct worker *worker, int *notify_fd, int *inbox_fd)
 {
     struct event_base *base = worker->generation->service->master->base;
     struct capture *capture = calloc(1, sizeof *capture);
@@ -102,11 +102,14 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd)
         return NULL;
     capture->worker = worker;
     capture->notify_fd = fd_take(notify_fd);
+    capture->inbox_fd = fd_take(inbox_fd);
+    capture->inbox = capture_inbox_map(capture->inbox_fd);
     capture->readable = event_new(base, capture->notify_fd, EV_READ | EV_PERSIST, on_readable, capture);
     capture->quiet = evtimer_new(base, on_quiet, capture);
     capture->look = event_new(base, -1, EV_PERSIST, on_look, capture);
     capture->base = base;
-    if (!capture->readable || !capture->quiet || !capture->look || event_add(capture->readable, NULL) < 0) {
+    if (!capture->inbox || !capture->readable || !capture->quiet || !capture->look ||
+        event_add(capture->readable, NULL) < 0) {
         capture_free(capture);
         return NULL;
     }
@@ -116,11 +119,13 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd)
 int capture_begin(struct worker *worker, int *notify_fd)
 {
     char name[32];
-    worker->capture = capture_new(worker, notify_fd);
+    CLEANUP_FD int inbox_fd = capture_inbox_new();
+    worker->capture = inbox_fd < 0 ? NULL : capture_new(worker, notify_fd, &inbox_fd);
     if (!worker->capture)
         return -ENOMEM;
     entry_name(worker, name);
-    master_store(master_of(worker->capture), name, 0, &worker->capture->notify_fd, 1);
+    int fds[] = {worker->capture->notify_fd, worker->capture->inbox_fd};
+    master_store(master_of(worker->capture), name, 0, fds, 2);
     return 0;
 }
 
@@ -203,6 +208,8 @@ void capture_free(struct capture *capture)
     if (capture->look)
         event_free(capture->look);
     fd_close(&capture->notify_fd);
+    fd_close(&capture->inbox_fd);
+    capture_inbox_unmap(capture->inbox);
     while (capture->binders)
         forget_binder(capture->binders);
     free(capture->bound);
@@ -277,19 +284,18 @@ void capture_add_given(struct capture *capture, uint64_t endpoint)
 
 /* ── answers ── */
 
-void capture_will(struct capture *capture, const struct capture_call *call)
+void capture_will(struct capture *capture)
 {
-    capture->pending = *call;
-    master_save(master_of(capture));
+    capture->effective = true;
 }
 
 void capture_did(struct capture *capture, const struct capture_call *call, int code)
 {
-    /* A later master that finds it pending finds the effect as well, and only answers. */
-    if (code == 0 && capture->pending.id == call->id)
+    /* A later master that finds the call waiting finds what it has changed as well, and only answers. */
+    if (code == 0 && capture->effective)
         master_save(master_of(capture));
+    capture->effective = false;
     capture_answer(capture->notify_fd, call->id, code);
-    capture->pending = (struct capture_call){.id = 0};
     master_changed(master_of(capture));
 }
 
@@ -334,7 +340,7 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
     struct capture *capture = ctx;
     struct capture_call call;
     for (int i = 0; i < TURN_MAX; i++) {
-        int r = capture_receive(capture->notify_fd, &call);
+        int r = capture_receive(capture->notify_fd, capture->inbox, &call);
         if (r < 0)
             event_del(capture->readable);
         if (r <= 0)
@@ -463,14 +469,6 @@ void capture_save(const struct capture *capture, struct arena *arena, Gapless__S
     }
     ret->given = capture->given;
     ret->n_given = capture->given_count;
-    if (!capture->pending.id)
-        return;
-    ret->call = capture->pending.id;
-    ret->call_thread = capture->pending.thread;
-    ret->call_number = capture->pending.number;
-    ret->call_args = arena_take(arena, 6, sizeof *ret->call_args);
-    for (unsigned i = 0; ret->call_args && i < 6; i++)
-        ret->call_args[ret->n_call_args++] = capture->pending.args[i];
 }
 
 static void restore_sockets(struct capture *capture, const Gapless__State__Worker *from)
@@ -490,20 +488,17 @@ void capture_restore(struct worker *worker, const Gapless__State__Worker *from)
     entry_name(worker, name);
     struct keeper_entry *entry = keeper_link_take(worker->generation->service->master->keeper, name);
     CLEANUP_FD int fd = entry ? fd_list_take(&entry->fds, 0) : -1;
+    CLEANUP_FD int inbox_fd = entry ? fd_list_take(&entry->fds, 1) : -1;
     keeper_entry_free(entry);
-    if (fd < 0)
+    if (fd < 0 || inbox_fd < 0)
         return;
-    worker->capture = capture_new(worker, &fd);
+    worker->capture = capture_new(worker, &fd, &inbox_fd);
     if (!worker->capture) {
         log_event(LOG_ERROR, "out of memory: the worker's binds fail from now on", WORKER_FIELDS(worker));
         return;
     }
     struct capture *capture = worker->capture;
     restore_sockets(capture, from);
-    capture->pending =
-        (struct capture_call){.id = from->call, .thread = from->call_thread, .number = from->call_number};
-    for (size_t i = 0; i < 6 && i < from->n_call_args; i++)
-        capture->pending.args[i] = from->call_args[i];
 }
 
 void capture_resume(struct worker *worker)
@@ -516,11 +511,11 @@ void capture_resume(struct worker *worker)
         for (unsigned j = 0; generation->endpoints[i] && j < generation->endpoints[i]->socket_count; j++)
             if (generation->endpoints[i]->sockets[j].owner.worker == worker->id)
                 capture_watch_binder(capture, generation->endpoints[i]->sockets[j].owner.pid);
-    struct capture_call call = capture->pending;
-    capture->pending = (struct capture_call){.id = 0};
-    capture->replayed = call.id;
-    if (call.id && capture_waits(capture->notify_fd, call.id))
+    struct capture_call call;
+    if (capture_last(capture->inbox, &call) && capture_waits(capture->notify_fd, call.id)) {
+        capture->replayed = call.id;
         handle(capture, &call);
+    }
     if (worker->state == WORKER_STARTING)
         capture_listens(capture);
 }

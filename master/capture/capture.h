@@ -14,9 +14,9 @@
  * Where the worker's socket can't be a member (a listener in the shared tier, a second bind of a Unix path),
  * the master's socket is put in its place.
  *
- * Runs in the master's loop. Every call is answered in the turn in which it is received. What a later master
- * must know of a call that has an effect is saved before the effect: it is answered by that one then, and
- * doing it twice does what doing it once does.
+ * Runs in the master's loop. Every call is answered in the turn in which it is received. It is received into
+ * memory that the keeper has, too: a later master finds one that wasn't answered, and does it again, which
+ * does what doing it once does. What a call has changed is saved before it is answered.
  */
 #ifndef GAPLESS_MASTER_CAPTURE_CAPTURE_H
 #define GAPLESS_MASTER_CAPTURE_CAPTURE_H

@@ -48,9 +48,11 @@ struct capture {
     struct event *look; /* whether the worker has its sockets still */
     uint64_t *given;    /* ids of endpoints whose socket it has been given, and listens at */
     size_t given_count;
-    struct capture_call pending; /* has an effect, and isn't answered; id 0: none */
-    uint64_t replayed;           /* the one that an earlier master began; 0: none */
-    struct error failure;        /* why it won't be ready; code 0: nothing is known */
+    struct capture_inbox *inbox;
+    int inbox_fd;
+    bool effective;       /* the call that is being answered changes what is to be kept */
+    uint64_t replayed;    /* id of the one that an earlier master received; 0: none */
+    struct error failure; /* why it won't be ready; code 0: nothing is known */
 };
 
 /* A call that has been looked into. */
@@ -105,9 +107,9 @@ void capture_watch_binder(struct capture *capture, pid_t pid);
 void capture_look(struct capture *capture);
 /* It listens at the endpoint's socket. */
 void capture_add_given(struct capture *capture, uint64_t endpoint);
-/* Said before the effect. */
-void capture_will(struct capture *capture, const struct capture_call *call);
-/* The answer. `code` 0: done. */
+/* The call changes something. */
+void capture_will(struct capture *capture);
+/* The answer, once what has changed is saved. `code` 0: done. */
 void capture_did(struct capture *capture, const struct capture_call *call, int code);
 /* The same; the worker fails with `why`, unless it is ready: then it is logged. */
 void capture_refuse(

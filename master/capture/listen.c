@@ -205,7 +205,12 @@ int capture_enlist(
     size_t named = SIZE_MAX;
     capture_match(settings_of(capture), &socket->address, socket->type, &named);
     int r = open_endpoint(capture, socket, named, &endpoint, error);
-    if (r == 0)
+    int known = r == 0 ? endpoint_capture_find(endpoint, socket->cookie) : -1;
+    if (known >= 0 && endpoint->sockets[known].placed)
+        return 0; /* by the last master, which died before it said so */
+    if (known >= 0)
+        place = (unsigned)known;
+    else if (r == 0)
         r = capture_take(capture, socket, endpoint, &place, error);
     if (r == 0)
         r = capture_finish(capture, endpoint, place, backlog, error);
@@ -225,7 +230,7 @@ static int listen_known(struct capture *capture, const struct capture_call *call
         int place = endpoint ? endpoint_capture_find(endpoint, socket->cookie) : -1;
         if (place < 0)
             continue;
-        capture_will(capture, call);
+        capture_will(capture);
         if (!endpoint->sockets[place].placed)
             return capture_finish(capture, endpoint, (unsigned)place, backlog, error);
         if (endpoint->listener->spec.backlog >= 0)
@@ -249,7 +254,7 @@ static void handle_listen(
     if (given)
         capture_add_given(capture, given);
     else if (r == 1) {
-        capture_will(capture, call);
+        capture_will(capture);
         r = capture_enlist(capture, socket, (int)call->args[1], &error);
     }
     if (r < 0 && error.code)

@@ -137,9 +137,10 @@ static int bind_aside(const struct capture_call *call, const struct capture_sock
 }
 
 static int bind_it(struct capture *capture, const struct capture_call *call,
-    const struct capture_socket *socket, const struct listener_spec *spec, struct error *error)
+    const struct capture_socket *socket, size_t listener_index, struct error *error)
 {
     struct generation *generation = capture->worker->generation;
+    const struct listener_spec *spec = &generation->settings->listeners[listener_index];
     struct endpoint *endpoint;
     int r = open_endpoint(generation, spec, &endpoint, error);
     if (r < 0)
@@ -153,7 +154,14 @@ static int bind_it(struct capture *capture, const struct capture_call *call,
         generation_release_endpoint(generation, generation->endpoint_count - 1);
         return r;
     }
-    return socket->type == SOCK_DGRAM ? capture_finish(capture, endpoint, place, 0, error) : 0;
+    if (socket->type == SOCK_DGRAM)
+        return capture_finish(capture, endpoint, place, 0, error);
+    /* Servers set the mode of their path before they listen. Where nobody of an earlier generation is at the
+     * path, the file that is there then is their own. */
+    struct listener *listener = endpoint->listener;
+    bool first = generation->state == GENERATION_ACTIVE &&
+                 (!listener->active || listener->active == capture_opened(capture, listener_index));
+    return first ? listener_choose(listener, endpoint, NULL, 0, error) : 0;
 }
 
 void capture_handle_path_bind(struct capture *capture, const struct capture_call *call,
@@ -166,7 +174,7 @@ void capture_handle_path_bind(struct capture *capture, const struct capture_call
     struct endpoint *own = opened && opened->shared
                                ? opened
                                : own_endpoint(generation, listener_of(generation->service, spec->path));
-    capture_will(capture, call);
+    capture_will(capture);
     if (own && endpoint_capture_find(own, socket->cookie) >= 0) {
         capture_did(capture, call, 0); /* done by the last master, which died before it said so */
         return;
@@ -175,7 +183,7 @@ void capture_handle_path_bind(struct capture *capture, const struct capture_call
         capture_give(capture, call, socket, own);
         return;
     }
-    int r = bind_it(capture, call, socket, spec, &error);
+    int r = bind_it(capture, call, socket, listener, &error);
     if (r < 0)
         capture_refuse(capture, call, -r, &error);
     else
