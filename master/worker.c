@@ -11,6 +11,7 @@
 #include "master/spawn.h"
 #include "master/tracking.h"
 #include "master/worker_log.h"
+#include "master/worker_words.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -356,29 +357,6 @@ void worker_answered(struct worker *worker)
     service_worker_ready(worker);
 }
 
-struct words {
-    char text[384];
-};
-
-static struct words how_to_be_ready(const struct worker *worker)
-{
-    struct words words;
-    const char *einhorn = worker->einhorn_path ? " nor an einhorn ack" : "";
-    char missing[256];
-    if (!worker->capture || !capture_is_wanted(settings_of(worker))) {
-        snprintf(words.text, sizeof words.text,
-            "it said neither ready on the control channel nor READY=1%s; a server that can't say so needs "
-            "ready.probe, or ready.alive",
-            einhorn);
-        return words;
-    }
-    capture_describe_missing(worker, missing, sizeof missing);
-    snprintf(words.text, sizeof words.text,
-        "%s, and it said neither READY=1 nor ready on the control channel%s",
-        *capture_explain(worker) ? capture_explain(worker) : missing, einhorn);
-    return words;
-}
-
 static void starting_timeout(struct worker *worker)
 {
     const struct config_service *settings = settings_of(worker);
@@ -396,7 +374,7 @@ static void starting_timeout(struct worker *worker)
             settings->ready_timeout_ms, settings->ready_probe, *probe ? probe : "no answer yet");
     else
         error_set(&error, ETIMEDOUT, BLAME_PEER, "worker %u was not ready within %" PRId64 " ms (%s)",
-            worker->index, settings->ready_timeout_ms, how_to_be_ready(worker).text);
+            worker->index, settings->ready_timeout_ms, worker_how_to_be_ready(worker).text);
     worker_fail(worker, &error);
 }
 
@@ -548,45 +526,11 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     }
 }
 
-/* In words, for a person: "exited with code 1", "was killed by signal 9 (Killed)". */
-static void describe_exit(int wait_status, char *text, size_t size)
-{
-    if (wait_status == -1)
-        snprintf(text, size, "ended (its exit code is not known)");
-    else if (WIFSIGNALED(wait_status))
-        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(wait_status),
-            strsignal(WTERMSIG(wait_status)));
-    else
-        snprintf(text, size, "exited with code %d", WEXITSTATUS(wait_status));
-}
-
 static int exit_code_of(int wait_status)
 {
     if (wait_status == -1)
         return 1;
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
-
-/* A server that binds what gapless has bound already gets EADDRINUSE, and says so in its own words only. */
-static struct words why_not_ready(const struct worker *worker)
-{
-    struct words why = {.text = ""};
-    const struct generation *generation = worker->generation;
-    if (worker->state != WORKER_STARTING || worker->native || worker->not_executed)
-        return why;
-    if (worker->capture && capture_is_wanted(settings_of(worker))) {
-        if (*capture_explain(worker))
-            snprintf(why.text, sizeof why.text, "%s", capture_explain(worker));
-        return why;
-    }
-    for (size_t i = 0; i < generation->settings->listener_count && !*why.text; i++)
-        if (generation->endpoints[i])
-            snprintf(why.text, sizeof why.text,
-                "if it binds %.100s itself, it got EADDRINUSE: gapless has that address, and %.150s",
-                generation->settings->listeners[i].text,
-                worker->uncaptured.code ? worker->uncaptured.message
-                                        : "doesn't capture what it binds (capture)");
-    return why;
 }
 
 void worker_exited(struct worker *worker, int wait_status)
@@ -602,11 +546,11 @@ void worker_exited(struct worker *worker, int wait_status)
     for (size_t i = 0; i < worker->generation->endpoint_count; i++)
         if (worker->generation->endpoints[i])
             endpoint_capture_died(worker->generation->endpoints[i], worker->id);
-    describe_exit(wait_status, how, sizeof how);
+    worker_describe_exit(wait_status, how, sizeof how);
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
     bool expected = worker->state >= WORKER_DRAINING;
-    struct words why = why_not_ready(worker);
+    struct words why = worker_why_not_ready(worker);
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)),
         LOG_S("reason", *why.text ? why.text : NULL));
