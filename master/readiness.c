@@ -112,6 +112,16 @@ const char *readiness_failure(const struct generation *generation)
                : "";
 }
 
+void readiness_again(struct generation *generation)
+{
+    struct readiness *readiness = generation->readiness;
+    if (!readiness || !readiness->probe)
+        return;
+    probe_free(readiness->probe);
+    readiness->probe = NULL;
+    ask_later(readiness);
+}
+
 void readiness_free(struct readiness *readiness)
 {
     if (!readiness)

@@ -24,6 +24,9 @@ bool readiness_answered(const struct generation *generation);
 /* Why it isn't ready yet, in words; "" where nothing is known. */
 const char *readiness_failure(const struct generation *generation);
 
+/* The addresses that the generation serves change: a probe that is under way begins anew. */
+void readiness_again(struct generation *generation);
+
 /* NULL is allowed. */
 void readiness_free(struct readiness *readiness);
 

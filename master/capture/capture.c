@@ -379,14 +379,16 @@ static bool listens_at_named(const struct worker *worker, size_t named)
     return false;
 }
 
-/* Everywhere where the generation does that serves; of that one itself, where it did once. */
-static bool listens_as_active(const struct worker *worker)
+/* Everywhere where the generation does that serves, or, with a name, that is called so; of that generation
+ * itself, where it was ready once. */
+static bool listens_as_active(const struct worker *worker, const char *name)
 {
     const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
     if (!active || !active->was_ready || !active->endpoint_count)
         return false;
-    for (size_t i = 0; i < active->endpoint_count; i++)
-        if (active->endpoints[i] && !listens_at(worker, active->endpoints[i]->listener))
+    for (size_t i = active->settings->listener_count; i < active->endpoint_count; i++)
+        if (active->endpoints[i] && (!name || strcmp(active->endpoints[i]->listener->spec.name, name) == 0) &&
+            !listens_at(worker, active->endpoints[i]->listener))
             return false;
     return true;
 }
@@ -410,15 +412,31 @@ static bool listens_anywhere(const struct worker *worker)
     return false;
 }
 
-bool capture_has_listened(const struct worker *worker)
+/* At an address of each listener that is named, or anywhere where none is. */
+static bool listens_at_all(const struct worker *worker)
 {
-    size_t count = worker->generation->settings->listener_count;
-    if (!worker->capture || !capture_is_wanted(worker->generation->settings))
+    const struct config_service *settings = worker->generation->settings;
+    if (!worker->capture || !capture_is_wanted(settings))
         return false;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < settings->listener_count; i++)
         if (!listens_at_named(worker, i))
             return false;
-    return count || listens_as_active(worker);
+    return settings->listener_count || listens_anywhere(worker);
+}
+
+bool capture_has_listened(const struct worker *worker)
+{
+    const struct config_service *settings = worker->generation->settings;
+    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    if (!listens_at_all(worker))
+        return false;
+    if (!settings->listener_count)
+        return listens_as_active(worker, NULL);
+    /* A listener can be several addresses: 0.0.0.0 and [::]. */
+    for (size_t i = 0; active != worker->generation && i < settings->listener_count; i++)
+        if (!listens_as_active(worker, settings->listeners[i].name))
+            return false;
+    return true;
 }
 
 bool capture_is_partial(const struct worker *worker)
@@ -440,7 +458,7 @@ void capture_listens(struct capture *capture)
         return;
     if (capture_has_listened(worker))
         worker_is_ready(worker);
-    else if (!worker->generation->settings->listener_count && listens_anywhere(worker))
+    else if (listens_at_all(worker))
         evtimer_add(capture->quiet, &quiet);
 }
 

@@ -132,6 +132,7 @@ static void give_up_opened(const struct capture *capture, size_t named)
     for (unsigned i = 0; !moves && i < endpoint->socket_count; i++)
         if (endpoint->sockets[i].fd >= 0)
             shutdown(endpoint->sockets[i].fd, SHUT_RDWR);
+    readiness_again(generation);
     generation_release_endpoint(generation, named);
 }
 
@@ -175,7 +176,7 @@ int capture_finish(
     bool active = generation->state == GENERATION_ACTIVE;
     pid_t pid = endpoint->sockets[place].owner.pid;
     track(capture, endpoint);
-    if (active && !listener->active && listener->tier != STEERING_PATH)
+    if (active && !listener->active && !listener->order_count && listener->tier != STEERING_PATH)
         listener->active = endpoint; /* the group's program begins with that */
     if (listener->spec.backlog >= 0)
         backlog = listener->spec.backlog;
