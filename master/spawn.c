@@ -2,6 +2,7 @@
 #include "master/spawn.h"
 
 #include "ipc/fd.h"
+#include "master/account.h"
 #include "master/activation.h"
 
 #include <errno.h>
@@ -120,23 +121,12 @@ static int place_descriptors(const struct spawn_request *request, int *start_fd,
     return 0;
 }
 
-static int parse_id(const char *text, unsigned *ret_id)
-{
-    char *end;
-    errno = 0;
-    unsigned long id = strtoul(text, &end, 10);
-    if (errno || end == text || *end || id >= UINT_MAX)
-        return -EINVAL;
-    *ret_id = (unsigned)id;
-    return 0;
-}
-
 static int find_user(const char *name, struct identity *identity, struct error *error)
 {
     errno = 0;
     struct passwd *user = getpwnam(name);
     unsigned id;
-    if (!user && parse_id(name, &id) == 0) {
+    if (!user && account_number(name, &id) == 0) {
         user = getpwuid(id);
         if (!user) {
             identity->uid = id;
@@ -154,13 +144,7 @@ static int find_user(const char *name, struct identity *identity, struct error *
 
 static int find_group(const char *name, struct identity *identity, struct error *error)
 {
-    struct group *group = getgrnam(name);
-    unsigned id;
-    if (group)
-        identity->gid = group->gr_gid;
-    else if (parse_id(name, &id) == 0)
-        identity->gid = id;
-    else
+    if (account_group(name, &identity->gid) < 0)
         return error_set(error, ENOENT, BLAME_USER, "there is no group %s", name);
     return 0;
 }

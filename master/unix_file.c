@@ -2,14 +2,12 @@
 #include "master/unix_file.h"
 
 #include "ipc/fd.h"
+#include "master/account.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -65,29 +63,15 @@ int unix_file_bind(int fd, const struct sockaddr *address, socklen_t length, con
     return r;
 }
 
-static int parse_id(const char *text, unsigned *ret_id)
-{
-    char *end;
-    errno = 0;
-    unsigned long id = strtoul(text, &end, 10);
-    if (errno || end == text || *end || id >= UINT_MAX)
-        return -EINVAL;
-    *ret_id = (unsigned)id;
-    return 0;
-}
-
 /* By name, or by number where there is no such name. */
 static int find_owner(const struct listener_spec *spec, uid_t *ret_uid, gid_t *ret_gid, struct error *error)
 {
     const struct passwd *user = spec->owner_user ? getpwnam(spec->owner_user) : NULL;
-    const struct group *group = spec->owner_group ? getgrnam(spec->owner_group) : NULL;
     if (user)
         *ret_uid = user->pw_uid;
-    else if (spec->owner_user && parse_id(spec->owner_user, ret_uid) < 0)
+    else if (spec->owner_user && account_number(spec->owner_user, ret_uid) < 0)
         return error_set(error, ENOENT, BLAME_USER, "%s: there is no user %s", spec->text, spec->owner_user);
-    if (group)
-        *ret_gid = group->gr_gid;
-    else if (spec->owner_group && parse_id(spec->owner_group, ret_gid) < 0)
+    if (spec->owner_group && account_group(spec->owner_group, ret_gid) < 0)
         return error_set(
             error, ENOENT, BLAME_USER, "%s: there is no group %s", spec->text, spec->owner_group);
     return 0;

@@ -19,21 +19,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct generation *generation_of(const struct capture *capture)
-{
-    return capture->worker->generation;
-}
-
-static const struct config_service *settings_of(const struct capture *capture)
-{
-    return capture->worker->generation->settings;
-}
-
-static void let_through(const struct capture *capture, const struct capture_call *call)
-{
-    capture_let_through(capture->notify_fd, call->id);
-}
-
 /* Cheaply: whether a socket of any type with that address could be one of ours. */
 static bool may_be_ours(
     const struct capture *capture, const struct capture_call *call, const struct listener_address *address)
@@ -41,7 +26,7 @@ static bool may_be_ours(
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
     size_t listener;
     for (unsigned i = 0; i < 3; i++)
-        if (capture_match(settings_of(capture), address, types[i], &listener) != CAPTURE_FOREIGN)
+        if (capture_match(capture->settings, address, types[i], &listener) != CAPTURE_FOREIGN)
             return true;
     return capture_path_of(capture, call, address) >= 0;
 }
@@ -58,7 +43,7 @@ static void learn_v6only(struct capture_socket *socket)
 /* A listener of another generation that shares some of the address and not all of it. */
 static const struct listener *in_the_way(const struct capture *capture, const struct capture_socket *socket)
 {
-    const struct generation *own = generation_of(capture);
+    const struct generation *own = capture->generation;
     for (const struct generation *g = own->service->generations; g; g = g->next)
         for (size_t i = 0; g != own && i < g->endpoint_count; i++) {
             const struct listener *listener = g->endpoints[i] ? g->endpoints[i]->listener : NULL;
@@ -91,7 +76,7 @@ static bool is_bound_there(
 static bool share_with_bound(const struct capture *capture, const struct capture_socket *socket)
 {
     bool found = false;
-    for (const struct worker *w = generation_of(capture)->workers; w; w = w->next)
+    for (const struct worker *w = capture->generation->workers; w; w = w->next)
         for (size_t i = 0; w->capture && w->capture != capture && i < w->capture->bound_count; i++) {
             CLEANUP_FD int fd = -1;
             if (is_bound_there(&w->capture->bound[i], socket, &fd))
@@ -113,7 +98,7 @@ static bool is_taken_by_itself(struct capture *capture, const struct capture_soc
         if (is_bound_there(&capture->bound[i], socket, &fd))
             return true;
     }
-    const struct generation *generation = generation_of(capture);
+    const struct generation *generation = capture->generation;
     const struct listener *listener = capture_listener_at(generation->service, socket);
     if (!listener)
         return false;
@@ -263,7 +248,8 @@ static void bind_it(struct capture *capture, const struct capture_call *call,
     if (r == 0 && (join || first_datagram))
         r = endpoint_capture_let_join(socket->fd);
     if (r < 0 && r != -EPERM && r != -EADDRINUSE) {
-        let_through(capture, call); /* a socket of another kind: the kernel says so in its own way */
+        capture_let_through(
+            capture->notify_fd, call->id); /* a socket of another kind: the kernel says so in its own way */
         return;
     }
     if (r == -EPERM)
@@ -295,7 +281,7 @@ static void bind_it(struct capture *capture, const struct capture_call *call,
  * from now on. NULL: there is none. */
 static struct endpoint *common_at(const struct capture *capture, const struct capture_socket *socket)
 {
-    struct generation *generation = generation_of(capture);
+    struct generation *generation = capture->generation;
     const struct listener *listener = capture_listener_at(generation->service, socket);
     struct endpoint *endpoint = listener ? listener->active : NULL;
     if (!endpoint || !endpoint->shared)
@@ -319,7 +305,7 @@ static void handle_ours(struct capture *capture, const struct capture_call *call
         return;
     }
     if (is_taken_by_itself(capture, socket)) {
-        let_through(capture, call);
+        capture_let_through(capture->notify_fd, call->id);
         return;
     }
     const struct listener *other = in_the_way(capture, socket);
@@ -331,8 +317,8 @@ static void handle_ours(struct capture *capture, const struct capture_call *call
         capture_refuse(capture, call, EADDRINUSE, &error);
         return;
     }
-    bool join = capture_listener_at(generation_of(capture)->service, socket) || own ||
-                share_with_bound(capture, socket);
+    bool join =
+        capture_listener_at(capture->generation->service, socket) || own || share_with_bound(capture, socket);
     if (join || match == CAPTURE_NAMED) {
         bind_it(capture, call, socket, join, named);
         return;
@@ -341,8 +327,8 @@ static void handle_ours(struct capture *capture, const struct capture_call *call
     if (try_alone(socket) == -EADDRINUSE)
         note_in_use(capture, socket);
     remember(capture, socket, 0);
-    master_save(generation_of(capture)->service->master);
-    let_through(capture, call);
+    master_save(capture->generation->service->master);
+    capture_let_through(capture->notify_fd, call->id);
 }
 
 /* The kernel would prefer one of the two whatever a program says. */
@@ -351,7 +337,7 @@ static void refuse_part(struct capture *capture, const struct capture_call *call
 {
     struct error error;
     char text[128];
-    const struct listener_spec *spec = &settings_of(capture)->listeners[named];
+    const struct listener_spec *spec = &capture->settings->listeners[named];
     snprintf(text, sizeof text, "%s", capture_address_text(&socket->address).text);
     error_set(&error, EADDRINUSE, BLAME_USER,
         "it binds %s, which is %s the listener %s: write the listener as %s:%s", text,
@@ -365,17 +351,17 @@ static void handle_bind(
 {
     size_t named = SIZE_MAX;
     int path = capture_path_of(capture, call, &socket->address);
-    if (path >= 0 && settings_of(capture)->listeners[path].type == socket->type) {
+    if (path >= 0 && capture->settings->listeners[path].type == socket->type) {
         capture_handle_path_bind(capture, call, socket, (size_t)path);
         return;
     }
     learn_v6only(socket);
-    enum capture_match match = capture_match(settings_of(capture), &socket->address, socket->type, &named);
+    enum capture_match match = capture_match(capture->settings, &socket->address, socket->type, &named);
     if (!capture_waits(capture->notify_fd, call->id))
         return;
     switch (match) {
     case CAPTURE_FOREIGN:
-        let_through(capture, call);
+        capture_let_through(capture->notify_fd, call->id);
         break;
     case CAPTURE_NAMED:
     case CAPTURE_UNNAMED:
@@ -400,7 +386,8 @@ void capture_handle_bind(struct capture *capture, const struct capture_call *cal
     if (capture_is_hidden(r))
         capture_say_hidden(call, &capture->failure);
     if (r < 0 || socket.fd < 0) {
-        let_through(capture, call); /* none of ours, or the kernel says what is wrong with it */
+        capture_let_through(
+            capture->notify_fd, call->id); /* none of ours, or the kernel says what is wrong with it */
         return;
     }
     socket.address = address;

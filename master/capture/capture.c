@@ -101,6 +101,8 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd, int *i
     if (!capture)
         return NULL;
     capture->worker = worker;
+    capture->generation = worker->generation;
+    capture->settings = worker->generation->settings;
     capture->notify_fd = fd_take(notify_fd);
     capture->inbox_fd = fd_take(inbox_fd);
     capture->inbox = capture_inbox_map(capture->inbox_fd);
@@ -256,11 +258,10 @@ void capture_add_bound(struct capture *capture, const struct capture_bound *boun
     capture_remove_bound(capture, bound->cookie);
     if (capture->bound_count == CAPTURE_BOUND_MAX)
         capture_remove_bound(capture, capture->bound[0].cookie);
-    size_t size = (capture->bound_count + 1) * sizeof *capture->bound;
-    struct capture_bound *grown = realloc(capture->bound, size);
-    if (!grown)
+    if (!capture->bound)
+        capture->bound = calloc(CAPTURE_BOUND_MAX, sizeof *capture->bound);
+    if (!capture->bound)
         return; /* its listen(2) goes through */
-    capture->bound = grown;
     capture->bound[capture->bound_count++] = *bound;
 }
 

@@ -38,6 +38,8 @@ struct capture_binder {
 
 struct capture {
     struct worker *worker;
+    struct generation *generation;         /* the worker's */
+    const struct config_service *settings; /* the generation's */
     struct event_base *base;
     struct capture_binder *binders;
     int notify_fd;

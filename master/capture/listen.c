@@ -19,26 +19,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct generation *generation_of(const struct capture *capture)
-{
-    return capture->worker->generation;
-}
-
-static const struct config_service *settings_of(const struct capture *capture)
-{
-    return capture->worker->generation->settings;
-}
-
-static void let_through(const struct capture *capture, const struct capture_call *call)
-{
-    capture_let_through(capture->notify_fd, call->id);
-}
-
 /* What the master has opened for the listener, for this generation. */
 struct endpoint *capture_opened(const struct capture *capture, size_t listener)
 {
-    return listener < settings_of(capture)->listener_count ? generation_of(capture)->endpoints[listener]
-                                                           : NULL;
+    return listener < capture->settings->listener_count ? capture->generation->endpoints[listener] : NULL;
 }
 
 /* The address as a specification, with the options of the listener that it is: the name is that one's, too.
@@ -47,7 +31,7 @@ static int make_spec(const struct capture *capture, const struct capture_socket 
     struct listener_spec *ret_spec, struct error *error)
 {
     const struct listener_spec *from =
-        named < settings_of(capture)->listener_count ? &settings_of(capture)->listeners[named] : NULL;
+        named < capture->settings->listener_count ? &capture->settings->listeners[named] : NULL;
     const char *options = from ? strchr(from->text, ',') : NULL;
     const char *v6only = socket->address.storage.ss_family != AF_INET6 || (from && from->v6only >= 0) ? ""
                          : socket->address.v6only ? ",v6only=yes"
@@ -81,7 +65,7 @@ static struct endpoint *own_endpoint(const struct generation *generation, const 
 static int open_endpoint(const struct capture *capture, const struct capture_socket *socket, size_t named,
     struct endpoint **ret_endpoint, struct error *error)
 {
-    struct generation *generation = generation_of(capture);
+    struct generation *generation = capture->generation;
     struct listener *known = capture_listener_at(generation->service, socket);
     *ret_endpoint = known ? own_endpoint(generation, known) : NULL;
     if (*ret_endpoint)
@@ -115,7 +99,7 @@ static size_t named_of(const struct generation *generation, const struct listene
 /* What the master had opened at the listener for this generation isn't needed any more. */
 static void give_up_opened(const struct capture *capture, size_t named)
 {
-    struct generation *generation = generation_of(capture);
+    struct generation *generation = capture->generation;
     struct endpoint *endpoint = capture_opened(capture, named);
     struct master *master = generation->service->master;
     if (!endpoint)
@@ -138,7 +122,7 @@ static void give_up_opened(const struct capture *capture, size_t named)
 
 static void track(const struct capture *capture, struct endpoint *endpoint)
 {
-    struct generation *generation = generation_of(capture);
+    struct generation *generation = capture->generation;
     struct tracking *tracking = generation->service->master->tracking;
     tracking_add_endpoint(tracking, endpoint,
         (enum inflight_protocol)config_protocol_of(generation->settings, &endpoint->listener->spec));
@@ -170,7 +154,7 @@ static int choose(struct endpoint *endpoint, struct error *error)
 int capture_finish(
     struct capture *capture, struct endpoint *endpoint, unsigned place, int backlog, struct error *error)
 {
-    struct generation *generation = generation_of(capture);
+    struct generation *generation = capture->generation;
     const struct worker *worker = capture->worker;
     struct listener *listener = endpoint->listener;
     bool active = generation->state == GENERATION_ACTIVE;
@@ -204,7 +188,7 @@ int capture_enlist(
     struct endpoint *endpoint;
     unsigned place;
     size_t named = SIZE_MAX;
-    capture_match(settings_of(capture), &socket->address, socket->type, &named);
+    capture_match(capture->settings, &socket->address, socket->type, &named);
     int r = open_endpoint(capture, socket, named, &endpoint, error);
     int known = r == 0 ? endpoint_capture_find(endpoint, socket->cookie) : -1;
     if (known >= 0 && endpoint->sockets[known].placed)
@@ -224,7 +208,7 @@ int capture_enlist(
 static int listen_known(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, struct error *error)
 {
-    const struct generation *generation = generation_of(capture);
+    const struct generation *generation = capture->generation;
     int backlog = (int)call->args[1];
     for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++) {
         struct endpoint *endpoint = generation->endpoints[i];
@@ -249,7 +233,7 @@ static void handle_listen(
     struct error error = {.code = 0};
     int r = listen_known(capture, call, socket, &error);
     if (r == 1 && !bound) {
-        let_through(capture, call);
+        capture_let_through(capture->notify_fd, call->id);
         return;
     }
     if (given)
@@ -273,7 +257,7 @@ void capture_handle_listen(struct capture *capture, const struct capture_call *c
     if (capture_is_hidden(r)) {
         struct error error;
         capture_say_hidden(call, &error);
-        let_through(capture, call);
+        capture_let_through(capture->notify_fd, call->id);
         capture->failure = error;
         error_prefix(&error, "worker %u", capture->worker->index);
         if (capture->worker->state == WORKER_STARTING)
@@ -282,7 +266,7 @@ void capture_handle_listen(struct capture *capture, const struct capture_call *c
     }
     if (r < 0 || listener_socket_address(socket.fd, &socket.address) < 0 ||
         !capture_waits(capture->notify_fd, call->id))
-        let_through(capture, call);
+        capture_let_through(capture->notify_fd, call->id);
     else
         handle_listen(capture, call, &socket);
     fd_close(&socket.fd);

@@ -23,11 +23,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static const struct config_service *settings_of(const struct capture *capture)
-{
-    return capture->worker->generation->settings;
-}
-
 static bool is_path(const struct listener_spec *spec)
 {
     return spec->family == LISTENER_UNIX && spec->path[0] == '/';
@@ -47,7 +42,7 @@ static bool is_listeners(const struct listener_spec *spec, int directory, const 
 
 static int find_listener(const struct capture *capture, int directory, const char *name)
 {
-    const struct config_service *settings = settings_of(capture);
+    const struct config_service *settings = capture->settings;
     for (size_t i = 0; i < settings->listener_count; i++)
         if (is_listeners(&settings->listeners[i], directory, name))
             return (int)i;
@@ -139,13 +134,13 @@ static int bind_aside(const struct capture_call *call, const struct capture_sock
 static int bind_it(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, size_t listener_index, struct error *error)
 {
-    struct generation *generation = capture->worker->generation;
+    struct generation *generation = capture->generation;
     const struct listener_spec *spec = &generation->settings->listeners[listener_index];
     struct endpoint *endpoint;
     int r = open_endpoint(generation, spec, &endpoint, error);
     if (r < 0)
         return r;
-    unsigned place;
+    unsigned place = 0;
     r = bind_aside(call, socket, endpoint, error);
     /* Now: another worker's bind gets this one, be it listening or not. */
     if (r == 0)
@@ -167,7 +162,7 @@ static int bind_it(struct capture *capture, const struct capture_call *call,
 void capture_handle_path_bind(struct capture *capture, const struct capture_call *call,
     const struct capture_socket *socket, size_t listener)
 {
-    struct generation *generation = capture->worker->generation;
+    struct generation *generation = capture->generation;
     const struct listener_spec *spec = &generation->settings->listeners[listener];
     struct endpoint *opened = generation->endpoints[listener];
     struct error error = {.code = 0};
@@ -232,6 +227,6 @@ void capture_handle_rename(struct capture *capture, const struct capture_call *c
         log_event(LOG_WARNING,
             "a worker renames a file over the path of a listener: that isn't done; it must bind the path "
             "itself",
-            WORKER_FIELDS(capture->worker), LOG_S("listener", settings_of(capture)->listeners[to].text));
+            WORKER_FIELDS(capture->worker), LOG_S("listener", capture->settings->listeners[to].text));
     capture_did(capture, call, 0);
 }
