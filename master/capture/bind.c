@@ -283,8 +283,10 @@ static struct endpoint *common_at(const struct capture *capture, const struct ca
 {
     struct generation *generation = capture->generation;
     const struct listener *listener = capture_listener_at(generation->service, socket);
-    struct endpoint *endpoint = listener ? listener->active : NULL;
-    if (!endpoint || !endpoint->shared)
+    struct endpoint *endpoint = listener ? listener->endpoints : NULL;
+    while (endpoint && !endpoint->shared)
+        endpoint = endpoint->next;
+    if (!endpoint)
         return NULL;
     for (size_t i = 0; i < generation->endpoint_count; i++)
         if (generation->endpoints[i] == endpoint)

@@ -342,6 +342,11 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
     struct capture_call call;
     for (int i = 0; i < TURN_MAX; i++) {
         int r = capture_receive(capture->notify_fd, capture->inbox, &call);
+        if (r == 0 && i == 0 && !capture->failure.code)
+            error_set(&capture->failure, EINTR, BLAME_PEER,
+                "a signal interrupted its bind or listen before gapless had received it (EINTR): the "
+                "signal's "
+                "handler needs SA_RESTART");
         if (r < 0)
             event_del(capture->readable);
         if (r <= 0)
