@@ -550,7 +550,7 @@ void worker_exited(struct worker *worker, int wait_status)
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
     bool expected = worker->state >= WORKER_DRAINING;
-    struct words why = worker_why_not_ready(worker);
+    struct words why = worker_why_not_ready(worker, wait_status);
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)),
         LOG_S("reason", *why.text ? why.text : NULL));

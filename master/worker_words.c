@@ -28,11 +28,12 @@ struct words worker_how_to_be_ready(const struct worker *worker)
 }
 
 /* A server that binds what gapless has bound already gets EADDRINUSE, and says so in its own words only. */
-struct words worker_why_not_ready(const struct worker *worker)
+struct words worker_why_not_ready(const struct worker *worker, int wait_status)
 {
     struct words why = {.text = ""};
     const struct generation *generation = worker->generation;
-    if (worker->state != WORKER_STARTING || worker->native || worker->not_executed)
+    if (worker->state != WORKER_STARTING || worker->native || worker->not_executed ||
+        WIFSIGNALED(wait_status))
         return why;
     if (worker->capture && capture_is_wanted(worker->generation->settings)) {
         if (*capture_explain(worker))

@@ -16,8 +16,8 @@ struct words {
 /* What it didn't do by which it would have been ready. */
 struct words worker_how_to_be_ready(const struct worker *worker);
 
-/* What is known of why it ended before it was ready; "": nothing. */
-struct words worker_why_not_ready(const struct worker *worker);
+/* What is known of why it ended so before it was ready; "": nothing. */
+struct words worker_why_not_ready(const struct worker *worker, int wait_status);
 
 /* "exited with code 1", "was killed by signal 9 (Killed)". wait_status as waitpid(2), -1: not known. */
 void worker_describe_exit(int wait_status, char *text, size_t size);

@@ -149,7 +149,7 @@ class RefusedTest(harness.TestCase):
     def test_probe_that_can_not_be_is_an_error_of_the_configuration(self):
         tcp = f"tcp:127.0.0.1:{harness.free_port()}"
         self.refuse("--ready-probe", "udp", "-l", tcp, words=["ready-probe", "neither tcp nor http:/PATH"])
-        self.refuse("--ready-probe", "tcp", words=["no listener where one generation can be reached alone"])
+        self.refuse("--capture", "off", "--ready-probe", "tcp", words=["no listener where one generation can be reached alone"])
         self.refuse("--ready-probe", "x=tcp", "-l", tcp, words=["'x' names no listener"])
         self.refuse("--ready-probe", "tcp", "-l", f"{tcp},steering=shared", words=["no listener where one generation can be reached alone"])
         self.refuse("--ready-probe", "web=tcp", "-l", f"web={tcp},steering=cbpf", words=["can't be asked"])
