@@ -135,7 +135,11 @@ static int listen_on(struct endpoint *endpoint, unsigned place, int backlog, str
         r = begin_group(endpoint, socket, error);
     if (r == 0)
         r = group_joined(listener, socket, error);
-    return r == 0 ? group_place(endpoint, place, error) : r;
+    if (r == 0)
+        r = group_place(endpoint, place, error);
+    if (r == 0)
+        group_spare_fillers(listener); /* no captured socket takes their place */
+    return r;
 }
 
 int endpoint_capture_listen(struct endpoint *endpoint, unsigned place, int backlog, struct error *error)

@@ -107,33 +107,46 @@ void group_left(struct listener *listener, const struct endpoint_socket *socket)
 
 /* ── cbpf ── */
 
-static unsigned indexes_of(
-    const struct listener *listener, const struct endpoint *endpoint, unsigned *ret_indexes)
+/* Places of the order that are left out. */
+struct without {
+    int places[2]; /* -1: none */
+};
+static const struct without without_none = {{-1, -1}};
+
+static unsigned indexes_of(const struct listener *listener, const struct endpoint *endpoint,
+    const struct without *without, unsigned *ret_indexes)
 {
     unsigned count = 0;
     for (int placed = 1; placed >= 0 && !count; placed--)
         for (unsigned i = 0; endpoint && i < endpoint->socket_count && count < CLASSIC_MAX; i++) {
             const struct endpoint_socket *socket = &endpoint->sockets[i];
             int index = socket->fd < 0 || socket->placed != placed ? -1 : index_of(listener, socket);
-            if (index >= 0)
+            if (index >= 0 && index != without->places[0] && index != without->places[1])
                 ret_indexes[count++] = (unsigned)index;
         }
     return count;
 }
 
-static int apply_classic(const struct listener *listener, struct error *error)
+/* -ENOENT: nothing would be left to choose. */
+static int attach_without(const struct listener *listener, const struct without *without)
 {
     static unsigned active[CLASSIC_MAX], canary[CLASSIC_MAX]; /* one thread; too large for the stack */
     struct classic_choice choice = {.active = active,
-        .active_count = indexes_of(listener, listener->active, active),
+        .active_count = indexes_of(listener, listener->active, without, active),
         .canary = canary,
-        .canary_count = indexes_of(listener, listener->canary, canary),
+        .canary_count = indexes_of(listener, listener->canary, without, canary),
         .share = listener->share};
-    if (!choice.active_count)
-        return 0;
-    int r = classic_attach(listener->order[0]->fd, &choice); /* any socket stands for the group */
-    return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot steer %s by classic BPF", listener->spec.text)
-                 : 0;
+    if (!choice.active_count || (listener->canary && !choice.canary_count))
+        return -ENOENT;
+    return classic_attach(listener->order[0]->fd, &choice); /* any socket stands for the group */
+}
+
+static int apply_classic(const struct listener *listener, struct error *error)
+{
+    int r = listener->order_count ? attach_without(listener, &without_none) : -ENOENT;
+    return r < 0 && r != -ENOENT
+               ? error_errno(error, -r, BLAME_SYSTEM, "cannot steer %s by classic BPF", listener->spec.text)
+               : 0;
 }
 
 static bool is_chosen(const struct listener *listener, const struct endpoint_socket *socket)
@@ -146,17 +159,14 @@ static bool is_chosen(const struct listener *listener, const struct endpoint_soc
     return false;
 }
 
-/* A chosen socket that is the last changes its number when another one leaves, and until the program is
- * attached anew the number that it says would be nobody's: with more than one that is left, the hash could
- * pick one that isn't chosen. So one more comes behind it first. It is the next one to be used. */
-static void add_filler(struct listener *listener, const struct endpoint_socket *leaving)
+/* One more socket behind the others. It is the next one to be used. */
+static void add_filler(struct listener *listener)
 {
-    const struct endpoint_socket *last = listener->order[listener->order_count - 1];
     struct steering *steering = listener->steering;
     unsigned i = 0;
     while (i < LISTENER_FILLERS && listener->fillers[i].fd >= 0)
         i++;
-    if (listener->order_count <= 2 || last == leaving || !is_chosen(listener, last) || i == LISTENER_FILLERS)
+    if (i == LISTENER_FILLERS)
         return;
     CLEANUP_FD int fd = -1;
     if (listener_socket_join(&listener->spec, &listener->address, &fd, NULL) < 0 ||
@@ -166,6 +176,39 @@ static void add_filler(struct listener *listener, const struct endpoint_socket *
     listener->fillers[i] = (struct endpoint_socket){.id = ++steering->last_id, .fd = fd_take(&fd)};
     if (steering->store)
         steering->store(steering->ctx, listener->fillers[i].id, listener->fillers[i].fd);
+}
+
+/* A socket that leaves gives its number to the last one, and until the program is attached anew what that
+ * says of these two is wrong: with more than one that is left, the hash or another's socket would get
+ * connections. So they aren't chosen before it leaves. Where nobody else is, one more socket comes behind the
+ * last first. */
+static void prepare_to_leave(struct listener *listener, const struct endpoint_socket *leaving)
+{
+    int last = (int)listener->order_count - 1;
+    struct without without = {{index_of(listener, leaving), last}};
+    if (listener->order_count <= 2 ||
+        (!is_chosen(listener, listener->order[last]) && !is_chosen(listener, leaving)))
+        return;
+    if (attach_without(listener, &without) == -ENOENT && listener->order[last] != leaving)
+        add_filler(listener);
+}
+
+void group_spare_fillers(struct listener *listener)
+{
+    if (listener->tier != STEERING_CBPF || !listener->order_count ||
+        is_chosen(listener, listener->order[listener->order_count - 1]))
+        return;
+    for (unsigned i = 0; i < LISTENER_FILLERS; i++) {
+        struct endpoint_socket *filler = &listener->fillers[i];
+        if (filler->fd < 0)
+            continue;
+        group_left(listener, filler);
+        shutdown(filler->fd, SHUT_RDWR);
+        if (listener->steering->forget)
+            listener->steering->forget(listener->steering->ctx, filler->id);
+        fd_close(&filler->fd);
+        *filler = (struct endpoint_socket){.fd = -1};
+    }
 }
 
 /* ── ebpf ── */
@@ -318,7 +361,7 @@ void group_leave(struct listener *listener, struct endpoint_socket *socket, bool
         return; /* it never joined */
     bool leaves = !last && is_steered(listener) && listener->spec.type == SOCK_STREAM;
     if (leaves && listener->tier == STEERING_CBPF)
-        add_filler(listener, socket);
+        prepare_to_leave(listener, socket);
     group_left(listener, socket);
     if (leaves)
         shutdown(socket->fd, SHUT_RDWR);

@@ -42,6 +42,9 @@ void group_leave(struct listener *listener, struct endpoint_socket *socket, bool
 /* The socket has left the group, as the kernel does it; nothing where it isn't there. */
 void group_left(struct listener *listener, const struct endpoint_socket *socket);
 
+/* Fillers aren't needed any more: the last of the order isn't chosen, so that nobody minds its moving. */
+void group_spare_fillers(struct listener *listener);
+
 /* The specification has changed: what of it the program knows. */
 void group_configure(struct listener *listener);
 

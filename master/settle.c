@@ -6,6 +6,8 @@
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
+#include "master/tracking.h"
+#include "master/worker.h"
 
 #include <event2/event.h>
 #include <stdlib.h>
@@ -25,7 +27,8 @@ struct settle {
     struct waiting *waiting; /* NULL: what is half-open can't be known */
     bool begun;              /* the snapshot was taken */
     int64_t pause_us;
-    int64_t until_ms; /* CLOCK_MONOTONIC */
+    int64_t until_ms;  /* CLOCK_MONOTONIC */
+    int64_t latest_ms; /* as long as the workers are busy */
 };
 
 static void set_timer(struct settle *settle)
@@ -78,6 +81,23 @@ static bool move_waiting(const struct generation *generation)
     return all;
 }
 
+/* A worker that isn't native has requests in flight, or may have: where its socket is shut down under it,
+ * accept(2) fails, and there are servers that end with that. Such a queue is that of a busy server and is on
+ * its way. */
+static bool is_busy(const struct generation *generation)
+{
+    struct tracking *tracking = generation->service->master->tracking;
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next) {
+        struct tracker_numbers numbers;
+        if (!worker_is_alive(worker) || worker->native)
+            continue;
+        tracking_count(tracking, worker, &numbers);
+        if (!numbers.known || numbers.in_flight)
+            return true;
+    }
+    return false;
+}
+
 /* In this order: a connection goes from half-open to the queue. */
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
 {
@@ -85,7 +105,9 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     struct generation *generation = settle->generation;
     unsigned half_open = look_at_half_open(settle);
     bool queued = generation_has_waiting(generation);
-    if ((half_open || queued) && clock_monotonic_ms() < settle->until_ms) {
+    int64_t now = clock_monotonic_ms();
+    if ((half_open || queued) &&
+        (now < settle->until_ms || (now < settle->latest_ms && is_busy(generation)))) {
         set_timer(settle);
         return;
     }
@@ -116,12 +138,14 @@ struct settle *settle_begin(struct generation *generation, void (*settled)(void 
         return NULL;
     int64_t most_ms =
         generation->settings->drain_timeout_ms ? generation->settings->drain_timeout_ms : FIXED_MS;
+    int64_t latest_ms = most_ms;
     if (can_move(generation) && most_ms > MOVABLE_MS)
         most_ms = MOVABLE_MS;
     *settle = (struct settle){.generation = generation,
         .settled = settled,
         .pause_us = FIRST_LOOK_US,
-        .until_ms = clock_monotonic_ms() + most_ms};
+        .until_ms = clock_monotonic_ms() + most_ms,
+        .latest_ms = clock_monotonic_ms() + latest_ms};
     settle->timer = evtimer_new(generation->service->master->base, on_timer, settle);
     if (!settle->timer) {
         free(settle);

@@ -154,8 +154,17 @@ struct worker *worker_new(struct generation *generation, unsigned index, unsigne
     return worker;
 }
 
+static void start_name(const struct worker *worker, char name[32])
+{
+    snprintf(name, 32, "start/%" PRIu64, worker->id);
+}
+
 static void close_start(struct worker *worker)
 {
+    char name[32];
+    start_name(worker, name);
+    if (worker->start_fd >= 0 && worker->released)
+        master_forget(master_of(worker), name);
     free_event(&worker->start_event);
     fd_close(&worker->start_fd);
 }
@@ -217,9 +226,13 @@ static int watch(struct worker *worker)
     return r < 0 ? r : worker_notify_watch(worker);
 }
 
-/* Listed everywhere first, released then: a master that dies in between leaves a child that exits. */
+/* Listed everywhere first, released then: a later master releases it, too, which does nothing the second
+ * time. */
 static void release(struct worker *worker)
 {
+    char name[32];
+    start_name(worker, name);
+    master_store(master_of(worker), name, 0, &worker->start_fd, 1);
     worker->released = true;
     master_save(master_of(worker));
     spawn_release(worker->start_fd);
@@ -562,6 +575,18 @@ void worker_exited(struct worker *worker, int wait_status)
 
 /* ── a later master ── */
 
+static void adopt_start(struct worker *worker)
+{
+    char name[32];
+    start_name(worker, name);
+    struct keeper_entry *entry = keeper_link_take(master_of(worker)->keeper, name);
+    worker->start_fd = entry ? fd_list_take(&entry->fds, 0) : -1;
+    keeper_entry_free(entry);
+    worker->executed = worker->start_fd < 0;
+    if (worker->start_fd >= 0)
+        spawn_release(worker->start_fd);
+}
+
 struct worker *worker_adopt(
     struct generation *generation, unsigned index, uint64_t id, pid_t pid, struct fd_list *fds)
 {
@@ -570,8 +595,9 @@ struct worker *worker_adopt(
         return NULL;
     worker->id = id;
     worker->pid = pid;
-    worker->released = worker->executed = true;
+    worker->released = true;
     worker_einhorn_adopt(worker);
+    adopt_start(worker);
     worker->pidfd = fd_list_take(fds, 0);
     worker->notify_fd = fd_list_take(fds, 1);
     int control = fd_list_take(fds, 2);
