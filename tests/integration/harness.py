@@ -428,9 +428,10 @@ def run_gapless(*arguments, env=None, cwd=None, timeout=None, stdin=None):
 
 
 class Load:
-    """gapless-load, running until stop(); what a report holds is in docs/load.md."""
+    """gapless-load, running until stop(); what a report holds is in docs/load.md. It is on when the first second is over, or where
+    begun() becomes true."""
 
-    def __init__(self, case, *arguments):
+    def __init__(self, case, *arguments, begun=None):
         number = len(case.started)
         self.report_path = case.dir / f"load{number}.json"
         self.log = Log(case.dir / f"load{number}.log")
@@ -440,7 +441,10 @@ class Load:
                  *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
         case.started.append(self)
-        self.log.wait(r"\d")  # the first second of --progress: load is on
+        if begun:
+            wait_until(begun, "the load to begin")
+        else:
+            self.log.wait(r"\d")  # --progress
 
     def stop(self):
         """Ends the load in order (what has begun is waited for) and returns the report."""
