@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the programs of bench/ that compare share: Debian's nginx under a gapless, load on it, and ratios of pairs of runs.
+"""What the programs of bench/ that compare share: a server (Debian's nginx) under a gapless, load on it, and ratios of pairs of
+runs.
 
 A machine is seldom as fast for a while as in the one before, so two ways of doing the same are measured in turn, or at the
 same time: what counts is the median of the pairs' ratios, and how sure it is.
@@ -20,18 +21,37 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 import harness  # noqa: E402  (the line above says where it is)
 
 SURE_PAIRS = 6  # from so many on their range holds the true median with 95 %
+WARM_S = 0.5
 
 
-class Nginx(harness.TestCase):
-    """One nginx of one process under one gapless; no case of a test, but it is started and ended like one."""
+class Server(harness.TestCase):
+    """One server under one gapless, self.gapless, at self.port; no case of a test, but it is started and ended like one."""
 
     def runTest(self):
         pass
 
-    def begin(self, cpu=None, tracker="auto", listen="", http="", file_bytes=0):
-        """Starts it, bound to a CPU where one is given. `listen`: options of the listener, `http`: lines of nginx's http block. It
-        answers with three bytes from its configuration, the least that it can do for a request; with `file_bytes` with a file, by
-        sendfile and with a line in the access log, as Debian sets it up."""
+    def expect(self, what, found, wanted):
+        """Ends the program where gapless does it in another way than was asked for."""
+        if found != wanted:
+            raise SystemExit(f"the {what} is {found}, not {wanted}")
+
+    def process(self):
+        """The pid of the process that serves."""
+        return self.gapless.worker_pids()[0]
+
+    def cpu_seconds(self):
+        """What the process that serves has used, to the nanosecond, what it did for interrupts included."""
+        return int(pathlib.Path(f"/proc/{self.process()}/schedstat").read_text().split()[0]) / 1e9
+
+
+class Nginx(Server):
+    """One nginx of one process."""
+
+    def begin(self, cpu=None, tracker="auto", listen="", http="", file_bytes=0, capture=None):
+        """Starts it, bound to a CPU where one is given. `listen`: options of the listener, `http`: lines of nginx's http block,
+        `capture`: the service's; with "on" nginx binds its address itself, else it takes the socket from gapless. It answers with
+        three bytes from its configuration, the least that it can do for a request; with `file_bytes` with a file, by sendfile and
+        with a line in the access log, as Debian sets it up."""
         self.setUp()
         self.port = harness.free_port()
         user = "user root;" if os.getuid() == 0 else ""
@@ -63,26 +83,21 @@ http {{
 }}
 """)
         command = [*pin(cpu), shutil.which("nginx", path="/usr/sbin"), "-p", str(self.dir), "-e", f"{self.dir}/error.log", "-c", conf]
+        given = 'env: {NGINX: "{fds:;}"}, ready: {alive: 500ms}, ' if capture != "on" else ""
+        captured = f"capture: {capture}, " if capture else ""
         self.gapless = self.serve("-c", self.write("gapless.yaml", f"""
 tracker: {tracker}
 services:
-  web:
-    listen: ["tcp:127.0.0.1:{self.port},nonblock{listen}"]
-    command: {json.dumps(command)}
-    env: {{NGINX: "{{fds:;}}"}}
-    ready: {{alive: 500ms}}
-    drain: {{signal: QUIT}}
+  web: {{
+    listen: ["tcp:127.0.0.1:{self.port},nonblock{listen}"],
+    command: {json.dumps(command)},
+    {given}{captured}drain: {{signal: QUIT}}
+  }}
 """))
 
-    def expect(self, what, found, wanted):
-        """Ends the program where gapless does it in another way than was asked for."""
-        if found != wanted:
-            raise SystemExit(f"the {what} is {found}, not {wanted}")
-
-    def cpu_seconds(self):
-        """What nginx's process that serves has used, to the nanosecond, what it did for interrupts included."""
-        (pid,) = harness.descendants_of(self.gapless.worker_pids()[0])
-        return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    def process(self):
+        (pid,) = harness.descendants_of(super().process())
+        return pid
 
 
 def count(text):
@@ -104,15 +119,16 @@ def use_build(build):
     """Where the harness finds the programs, unless the environment says so."""
     os.environ.setdefault("GAPLESS", str(build / "cli/gapless"))
     os.environ.setdefault("GAPLESS_LOAD", str(build / "bench/gapless-load"))
+    os.environ.setdefault("GAPLESS_BINDER", str(build / "tests/helpers/binder"))
 
 
 class Load:
-    """gapless-load on an nginx, bound to a CPU where one is given."""
+    """gapless-load on a server, bound to a CPU where one is given."""
 
-    def __init__(self, nginx, seconds, cpu, *options):
+    def __init__(self, server, seconds, cpu, *options):
         self.process = subprocess.Popen(
             [*pin(cpu), harness.program("GAPLESS_LOAD"), *map(str, options), "--duration", f"{round(seconds * 1000)}ms", "--quiet",
-             "--json", "-", f"tcp:127.0.0.1:{nginx.port}/"],
+             "--json", "-", f"tcp:127.0.0.1:{server.port}/"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def report(self):
@@ -124,6 +140,40 @@ class Load:
         if status:
             raise SystemExit(f"gapless-load failed: {said}")
         return {**json.loads(said), "cpu_s": usage.ru_utime + usage.ru_stime}
+
+
+def measure(servers, seconds, cpu, *load):
+    """Load on all of them at the same time for a while: of each, answers for each second of CPU, of the server's alone and with the
+    load's own, and microseconds of CPU of an answer."""
+    before = {way: server.cpu_seconds() for way, server in servers.items()}
+    loads = {way: Load(server, seconds, cpu, *load) for way, server in servers.items()}
+    reports = {way: each.report() for way, each in loads.items()}
+    measured = {}
+    for way, report in reports.items():
+        server_s = servers[way].cpu_seconds() - before[way]
+        both_s = server_s + report["cpu_s"]
+        measured[way] = {"rate": report["answered"] / both_s, "server_rate": report["answered"] / server_s,
+                         "server_us": server_s / report["answered"] * 1e6, "both_us": both_s / report["answered"] * 1e6}
+    return measured
+
+
+def pairs_of(ways, begin, cpu, arguments, *load):
+    """arguments.pairs measurements, for arguments.seconds each, of servers that begin(way, cpu) starts in each of arguments.rounds;
+    the order of the ways is turned in each round and in each pair."""
+    pairs = []
+    for number in range(1, arguments.rounds + 1):
+        servers = {}
+        try:
+            for way in ways if number % 2 else reversed(ways):
+                servers[way] = begin(way, cpu)
+            measure(servers, WARM_S, cpu, *load)
+            for pair in range(arguments.pairs * number // arguments.rounds - len(pairs)):
+                ordered = dict(sorted(servers.items(), reverse=pair % 2))
+                pairs.append(measure(ordered, arguments.seconds, cpu, *load))
+        finally:
+            for server in servers.values():
+                server.doCleanups()
+    return pairs
 
 
 def summary(values):
