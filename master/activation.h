@@ -25,8 +25,9 @@
 #define ACTIVATION_FIRST_FD 3
 
 struct activation_listener {
-    const char *name;    /* for LISTEN_FDNAMES and {fd:NAME} */
-    const char *address; /* for SERVER_STARTER_PORT: host:port, or a path; NULL: there is no socket to inherit */
+    const char *name; /* for LISTEN_FDNAMES and {fd:NAME} */
+    const char
+        *address; /* for SERVER_STARTER_PORT: host:port, or a path; NULL: there is no socket to inherit */
 };
 
 struct activation_request {

@@ -29,7 +29,7 @@ struct service {
     bool removed;                  /* the configuration doesn't have it any more */
     bool finished;                 /* nothing of it is to be started again */
     int exit_code;                 /* of the last worker that ended */
-    bool said_uncaptured; /* … in the log: its workers could not be captured */
+    bool said_uncaptured;          /* … in the log: its workers could not be captured */
 };
 
 struct service *service_new(struct master *master, const char *name);

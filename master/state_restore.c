@@ -218,8 +218,8 @@ static int restore_captured(struct service *service, struct generation *generati
         if (r == 0)
             r = restore_missing(service->master, kept_listener(kept, id), id, &spec, &endpoint, error);
         listener_spec_done(&spec);
-        if (r < 0)
-            return r;
+        if (r < 0 || !endpoint)
+            return r < 0 ? r : -ENOENT;
     }
     if (generation_add_endpoint(generation, endpoint_ref(endpoint)) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");

@@ -252,7 +252,7 @@ static int start(struct worker *worker, struct error *error)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_add_worker(master_of(worker)->tracking, worker);
     worker_store(worker);
-    if (!capture_calls(settings_of(worker)))
+    if (!worker->filtered)
         release(worker);
     return 0;
 }

@@ -60,6 +60,7 @@ struct worker {
 
     pid_t pid;
     int pidfd;
+    bool filtered;         /* says first whether its filter is in force */
     bool released;         /* may execute */
     bool executed;         /* runs its program */
     bool not_executed;     /* … or never will: it said why, and exits with exit_code by itself */

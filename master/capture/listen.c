@@ -40,7 +40,11 @@ static int make_spec(const struct capture *capture, const struct capture_socket 
     if (asprintf(&text, "%s:%s%s%s", socket->type == SOCK_DGRAM ? "udp" : "tcp",
             capture_address_text(&socket->address).text, v6only, options ? options : "") < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = listener_spec_parse(text, ret_spec, error);
+    int r = listener_spec_parse(text, ret_spec, NULL);
+    if (r < 0) { /* an option that doesn't fit this address, such as v6only */
+        text[strcspn(text, ",")] = '\0';
+        r = listener_spec_parse(text, ret_spec, error);
+    }
     free(text);
     if (r < 0 || !from)
         return r;

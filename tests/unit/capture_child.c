@@ -118,7 +118,8 @@ void capture_child_run(const struct capture_child *child, struct capture_child_s
     struct word word = {false, false};
     int pair[2];
     *ret_seen = (struct capture_child_seen){.call_count = 0};
-    assert_int_equal(capture_filter_make(CAPTURE_SOCKETS | (child->paths ? CAPTURE_PATHS : 0), &filter, &error), 0);
+    assert_int_equal(
+        capture_filter_make(CAPTURE_SOCKETS | (child->paths ? CAPTURE_PATHS : 0), &filter, &error), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     pid_t pid = fork();
     assert_true(pid >= 0);
