@@ -27,6 +27,32 @@ KILLS = 3 if harness.SANITIZED else 5
 MANY = 64  # sockets: the master is busy with them for some milliseconds
 
 
+# Four requests at a time, and the end when accept() fails, as many a server in Go or Rust; its queue is longer than a second.
+SLOTS = """
+import os, socket, sys, threading, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
+body = os.environ["GAPLESS_GENERATION"].encode() + b"\\n"
+slots = threading.Semaphore(4)
+
+def serve(connection):
+    received = b""
+    while b"\\r\\n\\r\\n" not in received:
+        received += connection.recv(4096)
+    time.sleep(0.2)
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    connection.close()
+    slots.release()
+
+while True:
+    slots.acquire()
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        os._exit(1)
+    threading.Thread(target=serve, args=(connection,)).start()
+"""
+
+
 class Basic:
     """The tests; a class with a tier and a TestCase adds the rest."""
 
@@ -270,6 +296,16 @@ class EbpfTest(Captured, Sharing, capturing.TestCase):
         os.kill(pid, signal.SIGKILL)
         self.assertEqual([harness.read_answer(client)[0] for client in clients], [200] * QUEUED)
         self.record().wait("answers", lambda answers: answers == QUEUED)
+
+    def test_busy_server_that_ends_when_accept_fails_keeps_its_queue(self):
+        server = self.write("slots.py", SLOTS)
+        gapless = self.bound(command=[sys.executable, server, str(self.port)])
+        load = harness.Load(self, "--clients", 40, "--by-body", "--timeout", "20s", self.target)
+        self.upgrade(gapless, 2)
+        report = load.stop()
+        self.assert_clean(report)
+        self.assertEqual(set(report["by"]), {"1", "2"})
+        self.assertIn("was killed by signal 15", gapless.log.wait("worker ended", generation=1).fields["how"])
 
     def test_probe_is_waited_for(self):
         for named in (False, True):
