@@ -216,22 +216,24 @@ int capture_duplicate(pid_t process, int number)
     return fd < 0 ? -errno : fd;
 }
 
-/* "socket:[INODE]". */
+/* "socket:[INODE]". *ret_number: under which it has it, or -1: that can't be looked at. */
 static bool find_socket(pid_t process, const char *target, int *ret_number)
 {
     char path[64], link[64];
     snprintf(path, sizeof path, "/proc/%d/fd", process);
     DIR *directory = opendir(path);
+    *ret_number = -1;
+    if (!directory)
+        return errno != ENOENT;
     bool found = false;
-    for (const struct dirent *entry; directory && !found && (entry = readdir(directory));) {
+    for (const struct dirent *entry; !found && (entry = readdir(directory));) {
         ssize_t n = readlinkat(dirfd(directory), entry->d_name, link, sizeof link - 1);
         link[n > 0 ? n : 0] = '\0';
         found = strcmp(link, target) == 0;
         if (found)
             *ret_number = (int)strtol(entry->d_name, NULL, 10);
     }
-    if (directory)
-        closedir(directory);
+    closedir(directory);
     return found;
 }
 
@@ -256,18 +258,47 @@ static bool has_socket_at(pid_t process, int number, const char *target)
     return strcmp(link, target) == 0;
 }
 
+static pid_t parent_of(pid_t process)
+{
+    char value[64];
+    return read_status(process, "PPid:", value, sizeof value) ? (pid_t)strtol(value, NULL, 10) : 0;
+}
+
+/* What a worker has forked is below the keeper, also when it has a session of its own and lost its parent. */
+static bool is_below(pid_t process, pid_t keeper)
+{
+    for (int depth = 0; depth < 32 && process > 1; depth++) {
+        process = parent_of(process);
+        if (process == keeper)
+            return true;
+    }
+    return false;
+}
+
+static bool is_held_by(pid_t process, const char *target, pid_t *holder, int *number)
+{
+    int found;
+    if (!find_socket(process, target, &found))
+        return false;
+    if (found >= 0) {
+        *holder = process;
+        *number = found;
+    }
+    return true;
+}
+
 bool capture_is_held(pid_t group, int fd, pid_t *holder, int *number)
 {
     char target[64];
+    pid_t keeper = getppid(), self = getpid();
     if (!socket_name(fd, target) || has_socket_at(*holder, *number, target))
         return true;
     DIR *processes = opendir("/proc");
     bool held = !processes;
     for (const struct dirent *entry; !held && (entry = readdir(processes));) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        held = pid > 0 && getpgid(pid) == group && find_socket(pid, target, number);
-        if (held)
-            *holder = pid;
+        if (pid > 0 && pid != self && pid != keeper && (getpgid(pid) == group || is_below(pid, keeper)))
+            held = is_held_by(pid, target, holder, number);
     }
     if (processes)
         closedir(processes);

@@ -24,6 +24,7 @@ from capturing import RATE, UPGRADES
 
 QUEUED = 50
 KILLS = 3 if harness.SANITIZED else 5
+LOOKS_S = 2.5  # longer than two looks at what a worker has
 MANY = 64  # sockets: the master is busy with them for some milliseconds
 
 
@@ -50,6 +51,23 @@ while True:
     except OSError:
         os._exit(1)
     threading.Thread(target=serve, args=(connection,)).start()
+"""
+
+
+# Its listening socket is at last in a process of another session alone, which isn't the one that has bound it.
+ELSEWHERE = """
+import os, signal, socket, sys
+if os.fork():
+    signal.pause()
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+if os.fork():
+    os._exit(0)
+os.setsid()
+while True:
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\n1\\n")
+    connection.close()
 """
 
 
@@ -272,6 +290,13 @@ class Sharing:
         clients = [self.ask() for _ in range(QUEUED)]
         self.assertEqual([harness.read_answer(client)[0] for client in clients], [200] * QUEUED)
         self.upgrade(gapless, 2)
+
+    def test_socket_that_only_another_session_has_is_kept(self):
+        gapless = self.bound(command=[sys.executable, self.write("elsewhere.py", ELSEWHERE), str(self.port)])
+        load = harness.Load(self, "--rate", 100, self.target)
+        time.sleep(LOOKS_S)  # the time is what is tested: looks happen meanwhile
+        self.assert_clean(load.stop())
+        self.assert_steered(gapless)
 
     def test_server_that_opens_its_socket_anew(self):
         gapless = self.bound(command=self.binder("--rebind"))
