@@ -439,8 +439,8 @@ static void dress_as_before(const struct listener *listener)
         return;
     bool ours = false;
     for (const struct endpoint *endpoint = listener->endpoints; endpoint; endpoint = endpoint->next)
-        ours = ours || (endpoint != listener->active && endpoint->aside.inode == st.st_ino &&
-                           endpoint->aside.device == st.st_dev);
+        ours = ours || (endpoint != listener->active && endpoint->captured &&
+                           endpoint->aside.inode == st.st_ino && endpoint->aside.device == st.st_dev);
     if (!ours)
         return;
     if (!listener->spec.owner_user && !listener->spec.owner_group)

@@ -460,6 +460,14 @@ class PathTest(capturing.TestCase):
         self.assertEqual(gapless.terminate(), 0)
         self.assertEqual([path.name for path in self.dir.glob("*web.sock*")] + [path.name for path in self.dir.glob(".web*")], [])
 
+    @unittest.skipUnless(os.geteuid() == 0, "changing the user takes root")
+    def test_path_belongs_to_the_servers_user(self):
+        """… who changes its mode, which takes the owner."""
+        gapless = self.serve_path("--user", "65534", "--group", "65534")
+        for generation in (2, 3):
+            self.upgrade(gapless, generation)
+            self.assertEqual((os.stat(self.path).st_uid, self.mode()), (65534, 0o606))
+
     def test_listeners_mode_is_what_counts(self):
         """… where the server doesn't change it."""
         self.BINDER = ("--unlink",)
