@@ -76,9 +76,9 @@ int capture_read_address(const struct capture_call *call, struct listener_addres
 /* A duplicate of the caller's descriptor, the master's. -EBADF: it has none of that number; else as above. */
 int capture_duplicate(pid_t process, int number);
 
-/* Whether a process of the group, or another one below the keeper (this process's parent), has the socket `fd`
- * open, too: first the one that had it last, under that number; if another one has it, that is written down.
- * True where that can't be known. */
+/* Whether a process of the group, or another one below the keeper (this process's parent), has the socket
+ * `fd` open, too: first the one that had it last, under that number; if another one has it, that is written
+ * down. True where that can't be known. */
 bool capture_is_held(pid_t group, int fd, pid_t *holder, int *number);
 
 /* Whether the caller's descriptor is close-on-exec. */
