@@ -377,7 +377,8 @@ void service_worker_gone(struct worker *worker)
         carry_out(service, UPGRADE_FAILED, &worker->failure);
     else if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished) {
         if (is_hopeless(generation, worker)) {
-            service->exit_code = worker->exit_code;
+            /* A signal that ended it was the master's own. */
+            service->exit_code = worker->not_executed ? worker->exit_code : 1;
             generation_remove(generation, worker);
             finish(service);
             return;

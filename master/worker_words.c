@@ -14,10 +14,11 @@ struct words worker_how_to_be_ready(const struct worker *worker)
     const char *einhorn = worker->einhorn_path ? " nor an einhorn ack" : "";
     char missing[256];
     if (!worker->capture || !capture_is_wanted(worker->generation->settings)) {
+        bool nothing = !worker->generation->settings->listener_count && !worker->capture;
         snprintf(words.text, sizeof words.text,
-            "it said neither ready on the control channel nor READY=1%s; a server that can't say so needs "
-            "ready.probe, or ready.alive",
-            einhorn);
+            "it said neither ready on the control channel nor READY=1%s; %s", einhorn,
+            nothing ? "no listener is named, and what it binds isn't captured (capture)"
+                    : "a server that can't say so needs ready.probe, or ready.alive");
         return words;
     }
     capture_describe_missing(worker, missing, sizeof missing);

@@ -22,8 +22,10 @@
 
 /* Calls of one worker in one turn of the loop. */
 #define TURN_MAX 32
-/* Who has called listen(2) and doesn't again for so long has bound what it binds. */
-#define QUIET_US 200000
+/* Who has called listen(2) and doesn't again for so long has bound what it binds; where that is less than the
+ * generation before has, what it doesn't bind would be refused, and it gets more time. */
+#define QUIET_MS 200
+#define FEWER_MS 2000
 
 /* How often it is looked whether a worker has its sockets still. */
 #define LOOK_S 1
@@ -399,16 +401,6 @@ static bool listens_as_active(const struct worker *worker, const char *name)
     return true;
 }
 
-void capture_describe_missing(const struct worker *worker, char *text, size_t size)
-{
-    const struct config_service *settings = worker->generation->settings;
-    size_t used = (size_t)snprintf(
-        text, size, settings->listener_count ? "it doesn't listen at" : "it listens nowhere");
-    for (size_t i = 0; i < settings->listener_count && used < size; i++)
-        if (!listens_at_named(worker, i))
-            used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
-}
-
 static bool listens_anywhere(const struct worker *worker)
 {
     const struct generation *generation = worker->generation;
@@ -416,6 +408,18 @@ static bool listens_anywhere(const struct worker *worker)
         if (listens_there(worker, generation->endpoints[i]))
             return true;
     return false;
+}
+
+void capture_describe_missing(const struct worker *worker, char *text, size_t size)
+{
+    const struct config_service *settings = worker->generation->settings;
+    const char *what = settings->listener_count   ? "it doesn't listen at"
+                       : listens_anywhere(worker) ? "it doesn't listen where the version before does"
+                                                  : "it listens nowhere";
+    size_t used = (size_t)snprintf(text, size, "%s", what);
+    for (size_t i = 0; i < settings->listener_count && used < size; i++)
+        if (!listens_at_named(worker, i))
+            used += (size_t)snprintf(text + used, size - used, " %s", settings->listeners[i].name);
 }
 
 /* At an address of each listener that is named, or anywhere where none is. */
@@ -455,24 +459,75 @@ bool capture_serves(const struct worker *worker)
     return worker->capture && worker->generation->serves && listens_anywhere(worker);
 }
 
+static struct timeval quiet_time(const struct worker *worker)
+{
+    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    int64_t timeout_ms = worker->generation->settings->ready_timeout_ms;
+    int64_t ms = active && active->was_ready ? FEWER_MS : QUIET_MS;
+    if (timeout_ms && ms > timeout_ms / 2)
+        ms = timeout_ms / 2;
+    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
 void capture_listens(struct capture *capture)
 {
     struct worker *worker = capture->worker;
-    static const struct timeval quiet = {.tv_usec = QUIET_US};
     if (worker->state != WORKER_STARTING || worker->native ||
         worker->generation->settings->ready_listen == ANSWER_NO)
         return;
     if (capture_has_listened(worker))
         worker_is_ready(worker);
-    else if (listens_at_all(worker))
+    else if (listens_at_all(worker)) {
+        struct timeval quiet = quiet_time(worker);
         evtimer_add(capture->quiet, &quiet);
+    }
+}
+
+/* Addresses of the generation that serves at which the worker doesn't listen; how many there are. At how many
+ * it does. */
+static unsigned count_dropped(const struct worker *worker, char *text, size_t size, unsigned *ret_kept)
+{
+    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    size_t used = 0, first = active ? active->settings->listener_count : 0;
+    unsigned dropped = 0;
+    text[0] = '\0';
+    *ret_kept = 0;
+    for (size_t i = first; active && active != worker->generation && i < active->endpoint_count; i++) {
+        if (active->endpoints[i] && listens_at(worker, active->endpoints[i]->listener)) {
+            ++*ret_kept;
+        } else if (active->endpoints[i]) {
+            if (used < size)
+                used += (size_t)snprintf(text + used, size - used, "%s%s", dropped ? ", " : "",
+                    active->endpoints[i]->listener->bound);
+            dropped++;
+        }
+    }
+    return dropped;
 }
 
 static void on_quiet(evutil_socket_t fd, short what, void *ctx)
 {
     const struct capture *capture = ctx;
-    if (capture->worker->state == WORKER_STARTING && !capture->worker->native)
-        worker_is_ready(capture->worker);
+    struct worker *worker = capture->worker;
+    char addresses[256];
+    unsigned kept;
+    if (worker->state != WORKER_STARTING || worker->native)
+        return;
+    unsigned dropped = count_dropped(worker, addresses, sizeof addresses, &kept);
+    if (dropped && !kept && !worker->generation->settings->listener_count) {
+        struct error error;
+        error_set(&error, EADDRNOTAVAIL, BLAME_PEER,
+            "worker %u listens at none of the addresses that are served (%s): a version that moves elsewhere "
+            "takes a new start of gapless",
+            worker->index, addresses);
+        worker_fail(worker, &error);
+        return;
+    }
+    if (dropped)
+        log_event(LOG_WARNING,
+            "the new version doesn't listen where the one before does: it is refused there",
+            WORKER_FIELDS(worker), LOG_S("addresses", addresses));
+    worker_is_ready(worker);
 }
 
 /* ── a later master ── */

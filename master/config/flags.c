@@ -142,6 +142,16 @@ static int scan(int argc, char *const argv[], struct flags *flags, struct error 
     return 0;
 }
 
+/* A file of services in the place of a program is a forgotten -c. */
+static int check_command(const struct flags *flags, struct error *error)
+{
+    const char *word = flags->command[0], *dot = strrchr(word, '.');
+    if (flags->command_count == 1 && dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0))
+        return error_set(error, EINVAL, BLAME_USER, "'%s' is no program; did you mean -c %s?",
+            quote_text(word).text, quote_text(word).text);
+    return 0;
+}
+
 /* -c and what describes a service exclude each other, and one of them must be there. */
 static int check_exclusion(const struct flags *flags, struct error *error)
 {
@@ -149,7 +159,7 @@ static int check_exclusion(const struct flags *flags, struct error *error)
         return error_set(
             error, EINVAL, BLAME_USER, "no command: write what to run behind the flags, or -c FILE");
     if (!flags->file)
-        return 0;
+        return check_command(flags, error);
     for (size_t i = 0; i < flags->count; i++)
         if (flags->items[i].key->scope == SCOPE_SERVICE)
             return error_set(error, EINVAL, BLAME_USER,

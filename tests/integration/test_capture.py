@@ -137,6 +137,16 @@ class Basic:
                              (["/bin/true"], ["ended|exited"]),
                              (self.binder(at=[self.address, "192.0.2.1:1"]), ["ended|exited"])])
 
+    def test_version_that_listens_elsewhere_is_refused(self):
+        """… at none of the addresses that are served; the one before goes on."""
+        self.install(*self.binder())
+        gapless = self.bound(command=self.installed())
+        self.install(*self.binder(at=[f"127.0.0.1:{port}" for port in self.free_ports(1)]))
+        load = self.load()
+        gapless.hup()
+        self.assert_upgrade_fails(gapless, 2, f"none of the addresses that are served .{self.address}")
+        self.assert_each_answered(load.stop(), [1])
+
     # -- what dies
 
     def test_master_that_is_killed_goes_on(self):
