@@ -130,10 +130,9 @@ static void scaled_away(struct generation *generation, struct worker *worker)
     bool own = generation->endpoint_count > 0;
     for (size_t i = 0; i < generation->endpoint_count; i++) {
         struct endpoint *endpoint = generation->endpoints[i];
-        if (endpoint && (endpoint->per_worker || endpoint->captured))
+        if (endpoint)
             endpoint_limit(endpoint, generation->worker_count);
-        own =
-            own && (!endpoint || endpoint->per_worker || (endpoint->captured && endpoint->socket_count > 1));
+        own = own && (!endpoint || endpoint_has_own(endpoint));
     }
     worker_drain(worker, own);
 }

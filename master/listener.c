@@ -190,17 +190,17 @@ static int join_socket(struct endpoint *endpoint, unsigned place, struct error *
     return r;
 }
 
+bool endpoint_has_own(const struct endpoint *endpoint)
+{
+    return endpoint->per_worker || (endpoint->captured && endpoint->socket_count > 1);
+}
+
 /* The place is that worker's, or everybody's. */
 static bool is_place_of(const struct endpoint *endpoint, unsigned place, unsigned worker)
 {
-    if (endpoint->captured && endpoint->socket_count > 1)
+    if (endpoint->captured && endpoint_has_own(endpoint))
         return endpoint->sockets[place].fd >= 0 && endpoint->sockets[place].owner.index == worker;
     return place == (endpoint->per_worker ? worker : 0);
-}
-
-static bool has_own(const struct endpoint *endpoint)
-{
-    return endpoint->per_worker || (endpoint->captured && endpoint->socket_count > 1);
 }
 
 static unsigned place_of(const struct endpoint *endpoint, unsigned worker)
@@ -253,7 +253,7 @@ static void abandon(struct endpoint *endpoint, unsigned place)
 
 void endpoint_abandon(struct endpoint *endpoint, unsigned worker)
 {
-    for (unsigned i = 0; has_own(endpoint) && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; endpoint_has_own(endpoint) && i < endpoint->socket_count; i++)
         if (is_place_of(endpoint, i, worker))
             abandon(endpoint, i);
 }
@@ -265,7 +265,7 @@ const char *endpoint_steering(const struct endpoint *endpoint)
 
 void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 {
-    for (unsigned i = 0; endpoint->captured && has_own(endpoint) && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; endpoint->captured && endpoint_has_own(endpoint) && i < endpoint->socket_count; i++)
         if (endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].owner.index >= workers)
             group_displace(endpoint, i);
     if (!endpoint->per_worker)
@@ -277,7 +277,7 @@ void endpoint_limit(struct endpoint *endpoint, unsigned workers)
 
 void endpoint_close_socket(struct endpoint *endpoint, unsigned worker)
 {
-    for (unsigned i = 0; has_own(endpoint) && i < endpoint->socket_count; i++)
+    for (unsigned i = 0; endpoint_has_own(endpoint) && i < endpoint->socket_count; i++)
         if (is_place_of(endpoint, i, worker))
             endpoint_drop_socket(endpoint, i, false);
 }
@@ -436,8 +436,7 @@ static int choose_tier(const struct listener *listener, const struct listener_re
     return 0;
 }
 
-/* What the address is to be like from now on: of sockets that are made for it. */
-static int take_spec(struct listener *listener, const struct listener_spec *spec, struct error *error)
+int listener_take_spec(struct listener *listener, const struct listener_spec *spec, struct error *error)
 {
     struct listener_spec copy;
     if (spec == &listener->spec)
@@ -462,7 +461,7 @@ static int join_in(struct listener *listener, const struct listener_request *req
     struct endpoint *endpoint = make_endpoint(listener, request, tier);
     if (!endpoint)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = take_spec(listener, request->spec, error);
+    int r = listener_take_spec(listener, request->spec, error);
     if (r == 0 && listener->tier == STEERING_SHARED && tier != STEERING_SHARED)
         r = group_found(listener, tier, error);
     if (r == 0)

@@ -124,6 +124,9 @@ void endpoint_ready(struct endpoint *endpoint, unsigned worker);
  * can migrate and there are others. The socket listens again, and is chosen only once a worker is ready. */
 void endpoint_abandon(struct endpoint *endpoint, unsigned worker);
 
+/* Each of its sockets is a worker's own; else there is one for all. */
+bool endpoint_has_own(const struct endpoint *endpoint);
+
 /* How it is steered, for people: the tier's name. */
 const char *endpoint_steering(const struct endpoint *endpoint);
 

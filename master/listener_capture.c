@@ -10,12 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* All workers of the generation have the one socket that it can have. */
-static bool is_common(const struct endpoint *endpoint)
-{
-    return endpoint->socket_count == 1;
-}
-
 bool listener_capture_fits(const struct steering *steering, const struct listener_spec *spec,
     enum config_steering wanted, struct error *error)
 {
@@ -71,7 +65,9 @@ int listener_capture_join(struct listener *listener, const struct listener_reque
     struct endpoint *endpoint = make_endpoint(listener);
     if (!endpoint)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = group_add(listener, endpoint, error);
+    int r = listener_take_spec(listener, request->spec, error);
+    if (r == 0)
+        r = group_add(listener, endpoint, error);
     if (r < 0) {
         endpoint_unref(endpoint);
         return r;
@@ -168,25 +164,30 @@ unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker
 
 void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker)
 {
-    for (unsigned i = 0; endpoint->captured && !is_common(endpoint) && i < endpoint->socket_count; i++) {
+    for (unsigned i = 0; endpoint->captured && endpoint_has_own(endpoint) && i < endpoint->socket_count;
+         i++) {
         const struct endpoint_socket *socket = &endpoint->sockets[i];
         if (socket->fd >= 0 && socket->owner.index == index && socket->owner.worker != worker)
             endpoint_drop_socket(endpoint, i, false);
     }
 }
 
-void endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
+bool endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
     bool (*held)(void *ctx, struct endpoint_socket *socket), void *ctx)
 {
-    for (unsigned i = 0; endpoint->captured && !is_common(endpoint) && i < endpoint->socket_count; i++) {
+    bool changed = false;
+    for (unsigned i = 0; endpoint->captured && endpoint_has_own(endpoint) && i < endpoint->socket_count;
+         i++) {
         struct endpoint_socket *socket = &endpoint->sockets[i];
         if (socket->fd < 0 || socket->owner.worker != worker || held(ctx, socket))
             continue;
+        changed = true;
         if (group_has_others(endpoint, i))
             endpoint_drop_socket(endpoint, i, false);
         else
             socket->owner.worker = 0; /* as of a predecessor */
     }
+    return changed;
 }
 
 void endpoint_capture_died(struct endpoint *endpoint, uint64_t worker)

@@ -53,8 +53,8 @@ void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_
 
 /* `held` says of each of the worker's sockets whether it has it still (and may write down where). One that it
  * has closed leaves, with what waits there; the only one stays until the next one listens, for what comes
- * meanwhile. */
-void endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
+ * meanwhile. True: something has changed. */
+bool endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,
     bool (*held)(void *ctx, struct endpoint_socket *socket), void *ctx);
 
 /* The process is dead. Where what waits can't be moved later, nothing more is sent to its sockets as long as

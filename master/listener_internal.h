@@ -10,6 +10,9 @@
 /* A listener without endpoints, in the shared tier. NULL when out of memory. */
 struct listener *listener_new(struct steering *steering, const struct listener_spec *spec, uint64_t id);
 
+/* What the address is to be like from now on: of sockets that are made for it. */
+int listener_take_spec(struct listener *listener, const struct listener_spec *spec, struct error *error);
+
 /* What it is bound to, by one of its sockets. */
 int listener_learn_address(struct listener *listener, int fd, struct error *error);
 

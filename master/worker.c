@@ -239,6 +239,33 @@ static void release(struct worker *worker)
     readiness_begin(worker->generation);
 }
 
+static void not_executed(struct worker *worker, const struct spawn_report *report)
+{
+    worker->exit_code = report->exit_code;
+    worker->not_executed = true;
+    worker_fail(worker, &report->error);
+}
+
+/* No filter could be had. */
+static void uncaptured(struct worker *worker)
+{
+    const struct error *why = &worker->uncaptured;
+    if (settings_of(worker)->capture == CAPTURE_ON) {
+        struct spawn_report report = {.exit_code = SPAWN_EXIT_SETUP, .error = *why};
+        report.error.blame = BLAME_USER; /* who asked for it: to try again mends nothing */
+        error_prefix(&report.error, "worker %u can't be captured (capture=on)", worker->index);
+        close_start(worker); /* it exits */
+        not_executed(worker, &report);
+        return;
+    }
+    struct service *service = worker->generation->service;
+    if (!service->said_uncaptured)
+        log_event(LOG_WARNING, "not captured: the workers must take what they are given",
+            LOG_S("service", service->name), LOG_S("reason", why->message));
+    service->said_uncaptured = true;
+    release(worker);
+}
+
 static int start(struct worker *worker, struct error *error)
 {
     int r = worker_make_process(worker, error);
@@ -252,7 +279,11 @@ static int start(struct worker *worker, struct error *error)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_add_worker(master_of(worker)->tracking, worker);
     worker_store(worker);
-    if (!worker->filtered)
+    if (worker->filtered)
+        return 0; /* once its filter is in force */
+    if (worker->uncaptured.code)
+        uncaptured(worker);
+    else
         release(worker);
     return 0;
 }
@@ -277,18 +308,12 @@ static void start_or_fail(struct worker *worker)
     gone(worker);
 }
 
-static void not_executed(struct worker *worker, const struct spawn_report *report)
-{
-    worker->exit_code = report->exit_code;
-    worker->not_executed = true;
-    worker_fail(worker, &report->error);
-}
-
 /* Its filter is in force. */
 static void captured(struct worker *worker, struct spawn_report *report)
 {
     if (capture_begin(worker, &report->notify_fd) < 0) {
         struct error error;
+        fd_close(&report->notify_fd);
         error_set(&error, ENOMEM, BLAME_OURS, "worker %u: out of memory", worker->index);
         worker_fail(worker, &error);
         return;
@@ -296,26 +321,6 @@ static void captured(struct worker *worker, struct spawn_report *report)
     worker->generation->service->said_uncaptured = false;
     log_event(LOG_DEBUG, "worker is captured", WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
         LOG_S("no_new_privs", report->no_new_privs ? "set" : NULL));
-    release(worker);
-}
-
-/* No filter could be had. */
-static void uncaptured(struct worker *worker, const struct error *why)
-{
-    worker->uncaptured = *why;
-    if (settings_of(worker)->capture == CAPTURE_ON) {
-        struct spawn_report report = {.exit_code = SPAWN_EXIT_SETUP, .error = *why};
-        report.error.blame = BLAME_USER; /* who asked for it: to try again mends nothing */
-        error_prefix(&report.error, "worker %u can't be captured (capture=on)", worker->index);
-        close_start(worker); /* it exits */
-        not_executed(worker, &report);
-        return;
-    }
-    struct service *service = worker->generation->service;
-    if (!service->said_uncaptured)
-        log_event(LOG_WARNING, "not captured: the workers must take what they are given",
-            LOG_S("service", service->name), LOG_S("reason", why->message));
-    service->said_uncaptured = true;
     release(worker);
 }
 
@@ -330,7 +335,8 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
         captured(worker, &report);
         break;
     case SPAWN_UNCAPTURED:
-        uncaptured(worker, &report.error);
+        worker->uncaptured = report.error;
+        uncaptured(worker);
         break;
     case SPAWN_EXECUTES:
         close_start(worker);

@@ -81,17 +81,10 @@ static int get_sockets(
     return 0;
 }
 
-/* Where none can be had, a worker that needn't be captured isn't. */
-static int make_filter(struct worker *worker, struct capture_filter *ret_filter, struct error *error)
+static void make_filter(struct worker *worker, struct capture_filter *ret_filter)
 {
     unsigned calls = capture_calls(settings_of(worker));
-    int r = calls ? capture_filter_make(calls, ret_filter, &worker->uncaptured) : 0;
-    worker->filtered = calls && r == 0;
-    if (r == 0 || settings_of(worker)->capture != CAPTURE_ON)
-        return 0;
-    *error = worker->uncaptured;
-    error->blame = BLAME_USER; /* who asked for it: to try again mends nothing */
-    return error_prefix(error, "worker %u can't be captured (capture=on)", worker->index);
+    worker->filtered = calls && capture_filter_make(calls, ret_filter, &worker->uncaptured) == 0;
 }
 
 static int make_process(
@@ -107,7 +100,7 @@ static int make_process(
     }
     fds[activation->inherited_count] = control;
     struct capture_filter filter = {.program = {.len = 0}};
-    r = make_filter(worker, &filter, error);
+    make_filter(worker, &filter);
     struct spawn_request request = {.service = settings_of(worker),
         .argv = activation->argv.items,
         .envp = activation->envp.items,
@@ -116,8 +109,7 @@ static int make_process(
         .fd_count = activation->inherited_count + 1,
         .filter = worker->filtered ? &filter : NULL};
     struct spawn spawn = {.pid = 0, .pidfd = -1, .start_fd = -1};
-    if (r == 0)
-        r = spawn_make(&request, &spawn, error);
+    r = spawn_make(&request, &spawn, error);
     capture_filter_done(&filter);
     free(fds);
     if (r < 0)

@@ -64,7 +64,6 @@ unsigned capture_calls(const struct config_service *settings)
     return (capture_is_wanted(settings) ? CAPTURE_SOCKETS : 0) | (has_paths(settings) ? CAPTURE_PATHS : 0);
 }
 
-/* The generation has sockets of its workers' own at that listener. */
 static bool has_captured(const struct generation *generation, const char *name)
 {
     for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
@@ -111,7 +110,6 @@ static struct capture *capture_new(struct worker *worker, int *notify_fd, int *i
     capture->readable = event_new(base, capture->notify_fd, EV_READ | EV_PERSIST, on_readable, capture);
     capture->quiet = evtimer_new(base, on_quiet, capture);
     capture->look = event_new(base, -1, EV_PERSIST, on_look, capture);
-    capture->base = base;
     if (!capture->inbox || !capture->readable || !capture->quiet || !capture->look ||
         event_add(capture->readable, NULL) < 0) {
         capture_free(capture);
@@ -159,9 +157,9 @@ void capture_look(struct capture *capture)
     const struct worker *worker = capture->worker;
     pid_t group = worker->pid;
     for (size_t i = 0; i < worker->generation->endpoint_count; i++)
-        if (worker->generation->endpoints[i])
-            endpoint_capture_look(worker->generation->endpoints[i], worker->id, is_held, &group);
-    master_changed(worker->generation->service->master);
+        if (worker->generation->endpoints[i] &&
+            endpoint_capture_look(worker->generation->endpoints[i], worker->id, is_held, &group))
+            master_changed(master_of(capture));
 }
 
 /* A socket that the worker has closed, or whose process has died, would go on getting connections that nobody
@@ -195,8 +193,9 @@ void capture_watch_binder(struct capture *capture, pid_t pid)
     *binder = (struct capture_binder){.next = capture->binders, .capture = capture, .pid = pid};
     capture->binders = binder;
     binder->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    binder->event =
-        binder->pidfd < 0 ? NULL : event_new(capture->base, binder->pidfd, EV_READ, on_binder, binder);
+    binder->event = binder->pidfd < 0
+                        ? NULL
+                        : event_new(master_of(capture)->base, binder->pidfd, EV_READ, on_binder, binder);
     if (!binder->event || event_add(binder->event, NULL) < 0)
         forget_binder(binder);
 }
@@ -297,9 +296,10 @@ void capture_did(struct capture *capture, const struct capture_call *call, int c
     /* A later master that finds the call waiting finds what it has changed as well, and only answers. */
     if (code == 0 && capture->effective)
         master_save(master_of(capture));
-    capture->effective = false;
     capture_answer(capture->notify_fd, call->id, code);
-    master_changed(master_of(capture));
+    if (capture->effective)
+        master_changed(master_of(capture));
+    capture->effective = false;
 }
 
 void capture_refuse(
@@ -576,8 +576,7 @@ void capture_restore(struct worker *worker, const Gapless__State__Worker *from)
         log_event(LOG_ERROR, "out of memory: the worker's binds fail from now on", WORKER_FIELDS(worker));
         return;
     }
-    struct capture *capture = worker->capture;
-    restore_sockets(capture, from);
+    restore_sockets(worker->capture, from);
 }
 
 void capture_resume(struct worker *worker)

@@ -40,7 +40,6 @@ struct capture {
     struct worker *worker;
     struct generation *generation;         /* the worker's */
     const struct config_service *settings; /* the generation's */
-    struct event_base *base;
     struct capture_binder *binders;
     int notify_fd;
     struct event *readable;
@@ -75,6 +74,8 @@ bool capture_is_hidden(int code);
 void capture_say_hidden(const struct capture_call *call, struct error *ret_error);
 /* Whose address it is; NULL: nobody's. */
 struct listener *capture_listener_at(const struct service *service, const struct capture_socket *socket);
+/* What the generation's workers have there; NULL: nothing. */
+struct endpoint *capture_endpoint_at(const struct generation *generation, const struct listener *listener);
 
 /* bind.c, listen.c */
 void capture_handle_bind(struct capture *capture, const struct capture_call *call);

@@ -58,20 +58,12 @@ static int make_spec(const struct capture *capture, const struct capture_socket 
     return 0;
 }
 
-static struct endpoint *own_endpoint(const struct generation *generation, const struct listener *listener)
-{
-    for (size_t i = generation->settings->listener_count; i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
-            return generation->endpoints[i];
-    return NULL;
-}
-
 static int open_endpoint(const struct capture *capture, const struct capture_socket *socket, size_t named,
     struct endpoint **ret_endpoint, struct error *error)
 {
     struct generation *generation = capture->generation;
     struct listener *known = capture_listener_at(generation->service, socket);
-    *ret_endpoint = known ? own_endpoint(generation, known) : NULL;
+    *ret_endpoint = known ? capture_endpoint_at(generation, known) : NULL;
     if (*ret_endpoint)
         return 0;
     struct listener_spec spec = {.text = NULL};
@@ -190,18 +182,16 @@ int capture_enlist(
     struct capture *capture, const struct capture_socket *socket, int backlog, struct error *error)
 {
     struct endpoint *endpoint;
-    unsigned place;
+    unsigned place = 0;
     size_t named = SIZE_MAX;
     capture_match(capture->settings, &socket->address, socket->type, &named);
     int r = open_endpoint(capture, socket, named, &endpoint, error);
     int known = r == 0 ? endpoint_capture_find(endpoint, socket->cookie) : -1;
-    if (known >= 0 && endpoint->sockets[known].placed)
-        return 0; /* by the last master, which died before it said so */
     if (known >= 0)
-        place = (unsigned)known;
+        place = (unsigned)known; /* taken by the last master, which died before it said so */
     else if (r == 0)
         r = capture_take(capture, socket, endpoint, &place, error);
-    if (r == 0)
+    if (r == 0 && !endpoint->sockets[place].placed)
         r = capture_finish(capture, endpoint, place, backlog, error);
     if (r == 0)
         capture_remove_bound(capture, socket->cookie);

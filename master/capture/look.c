@@ -50,3 +50,11 @@ struct listener *capture_listener_at(const struct service *service, const struct
         }
     return NULL;
 }
+
+struct endpoint *capture_endpoint_at(const struct generation *generation, const struct listener *listener)
+{
+    for (size_t i = generation->settings->listener_count; listener && i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
+            return generation->endpoints[i];
+    return NULL;
+}

@@ -95,15 +95,6 @@ static struct listener *listener_of(const struct service *service, const char *p
     return NULL;
 }
 
-/* The endpoint of this generation that is at the path already, or NULL. */
-static struct endpoint *own_endpoint(const struct generation *generation, const struct listener *listener)
-{
-    for (size_t i = generation->settings->listener_count; listener && i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
-            return generation->endpoints[i];
-    return NULL;
-}
-
 static int open_endpoint(struct generation *generation, const struct listener_spec *spec,
     struct endpoint **ret_endpoint, struct error *error)
 {
@@ -166,9 +157,9 @@ void capture_handle_path_bind(struct capture *capture, const struct capture_call
     const struct listener_spec *spec = &generation->settings->listeners[listener];
     struct endpoint *opened = generation->endpoints[listener];
     struct error error = {.code = 0};
-    struct endpoint *own = opened && opened->shared
-                               ? opened
-                               : own_endpoint(generation, listener_of(generation->service, spec->path));
+    struct endpoint *own = opened && opened->shared ? opened
+                                                    : capture_endpoint_at(generation,
+                                                          listener_of(generation->service, spec->path));
     capture_will(capture);
     if (own && endpoint_capture_find(own, socket->cookie) >= 0) {
         capture_did(capture, call, 0); /* done by the last master, which died before it said so */

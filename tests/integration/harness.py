@@ -333,6 +333,19 @@ class Gapless:
         return [worker["pid"] for each in (service or {}).get("generations", [])
                 if generation in (None, each["id"]) for worker in each["workers"]]
 
+    def upgrade_with_killed_master(self, generation, delay_s):
+        """To that generation, by HUP; so long after its beginning the master is killed, and the next one goes on."""
+        master, mark = self.wait_master(), self.log.mark()
+        self.hup()
+        self.log.wait("upgrade started", after=mark)
+        time.sleep(delay_s)  # the moment is what is varied
+        os.kill(master, signal.SIGKILL)
+        self.wait_master(but=master)
+        wait_until(self.service, "the next master to answer")
+        if self.generation() != generation and self.service()["upgrade"]["state"] == "idle":
+            self.hup()  # it had been killed before there was anything to go on with
+        self.wait_serving(generation)
+
     def wait_serving(self, generation=1, name=None, timeout=None):
         """Waits until this generation serves alone: it is active, its predecessors are gone, no upgrade is under way."""
         seen = {}

@@ -239,16 +239,7 @@ class Captured(Tier):
         gapless = self.bound()
         load = self.load()
         for generation, delay_s in enumerate((0, 0.002, 0.005, 0.01, 0.02, 0.2), start=2):
-            master, mark = gapless.wait_master(), gapless.log.mark()
-            gapless.hup()
-            gapless.log.wait("upgrade started", after=mark)
-            time.sleep(delay_s)  # the moment is what is varied
-            os.kill(master, signal.SIGKILL)
-            gapless.wait_master(but=master)
-            harness.wait_until(gapless.service, "the next master to answer")
-            if gapless.generation() != generation and gapless.service()["upgrade"]["state"] == "idle":
-                gapless.hup()  # it had been killed before there was anything to go on with
-            gapless.wait_serving(generation)
+            gapless.upgrade_with_killed_master(generation, delay_s)
         self.assert_clean(load.stop())
 
 
