@@ -39,6 +39,7 @@ SANITIZER_REPORT = re.compile(
     r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|AddressSanitizer:DEADLYSIGNAL|Assertion `.*' failed")
 
 PR_SET_CHILD_SUBREAPER = 36
+TCP_ESTABLISHED, TCP_LISTEN = 1, 10
 
 
 def program(variable):
@@ -166,16 +167,17 @@ def connect(address, timeout=None):
     return client
 
 
-def established(port, pid=None):
-    """True if a client is connected to this local TCP port (and accepted by the process `pid`). By sock_diag(7): thousands
-    of connections in TIME_WAIT, which other tests leave behind, don't slow it down as they do /proc/net/tcp."""
-    sock_diag_by_family, dump, done, error, tcp_established = 20, 0x300, 3, 2, 1
-    inodes = set()
+def tcp_sockets(port, state):
+    """(inode, receive queue) of each socket with this local TCP port in a state of include/net/tcp_states.h; a listener's
+    receive queue is the number of connections that wait there. By sock_diag(7): thousands of connections in TIME_WAIT,
+    which other tests leave behind, don't slow it down as they do /proc/net/tcp."""
+    sock_diag_by_family, dump, done, error = 20, 0x300, 3, 2
+    found = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 4) as diag:
         for family in (socket.AF_INET, socket.AF_INET6):
             # struct nlmsghdr, struct inet_diag_req_v2, of whose struct inet_diag_sockid only the source port is filled in
             diag.send(struct.pack("=IHHII", 72, sock_diag_by_family, 1 | dump, 0, 0) +
-                      struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << tcp_established) +
+                      struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << state) +
                       struct.pack("!H", port) + bytes(46))
             kind = None
             while kind not in (done, error):
@@ -183,9 +185,16 @@ def established(port, pid=None):
                 while data and kind not in (done, error):
                     size, kind = struct.unpack_from("=IH", data)
                     if kind == sock_diag_by_family:
-                        inodes.add(struct.unpack_from("=I", data, 16 + 68)[0])  # struct inet_diag_msg: idiag_inode
+                        # struct inet_diag_msg: idiag_rqueue, idiag_inode
+                        queue, inode = struct.unpack_from("=I", data, 16 + 56)[0], struct.unpack_from("=I", data, 16 + 68)[0]
+                        found.append((inode, queue))
                     data = data[(size + 3) & ~3:]
-    inodes.discard(0)  # not accepted yet
+    return found
+
+
+def established(port, pid=None):
+    """True if a client is connected to this local TCP port (and accepted by the process `pid`)."""
+    inodes = {inode for inode, _ in tcp_sockets(port, TCP_ESTABLISHED) if inode}  # 0: not accepted yet
     if pid is None:
         return bool(inodes)
     open_here = set(descriptors(pid).values())

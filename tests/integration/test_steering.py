@@ -179,12 +179,17 @@ class EbpfTest(Movable, harness.TestCase):
         gapless = self.run_exact("-n", "2", "--backoff-initial", backoff, "--backoff-max", backoff, options=["per_worker"])
         pids = gapless.worker_pids(generation=1)
         os.kill(pids[0], signal.SIGSTOP)
-        # The kernel chooses the socket: until 200 have come to the one that is stopped, which are those without an answer.
+        # The kernel chooses the socket: until 200 have come to the one that is stopped. Those are the ones without an answer
+        # as soon as no more of them are than wait at one socket.
         waiting = []
         while len(waiting) < 200:
-            asked = [self.ask() for _ in range(100)]
-            harness.wait_until(lambda: self.record(1, 1)["open"] == 0, "the other worker to be idle")
-            waiting += [client for client in asked if not self.has_answer(client)]
+            waiting += [self.ask() for _ in range(100)]
+
+            def all_wait():
+                waiting[:] = [client for client in waiting if not self.has_answer(client)]
+                queues = [queue for _, queue in harness.tcp_sockets(self.port, harness.TCP_LISTEN) if queue]
+                return queues == [len(waiting)]
+            harness.wait_until(all_wait, "the other worker to be idle")
         os.kill(pids[0], signal.SIGKILL)
         began = time.monotonic()
         self.assertEqual(self.answers(waiting), [200] * len(waiting))
