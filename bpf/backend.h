@@ -15,6 +15,7 @@ struct tracker_backend {
     int (*adopt)(struct fd_list *fds, void **ret_state, struct error *error);
     const int *(*fds)(const void *state, unsigned *ret_count);
     void (*close)(void *state);
+    int (*connections)(const void *state); /* the map of struct inflight_connection, lent */
     int (*listen)(void *state, int fd, unsigned tag, enum inflight_protocol protocol, struct error *error);
     void (*unlisten)(void *state, unsigned tag);
     int (*begin)(void *state, unsigned slot, int pidfd, pid_t pid, struct error *error);

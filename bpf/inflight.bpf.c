@@ -147,7 +147,8 @@ static __always_inline struct inflight_slot *move(
             connection->busy_since_ticks = bpf_jiffies64();
         if (counted && begins)
             __sync_fetch_and_add(&counts->in_flight, 1);
-        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, state)) == old) {
+        __u64 word = INFLIGHT_WORD(slot, INFLIGHT_WORD_TURN(old) + begins, state);
+        if (__sync_val_compare_and_swap(&connection->word, old, word) == old) {
             if (begins && request)
                 __sync_fetch_and_add(&counts->requests, 1);
             if (counted && ends)
@@ -170,7 +171,7 @@ static __always_inline void close_connection(struct inflight_connection *connect
         __u32 was = INFLIGHT_WORD_STATE(old), slot = INFLIGHT_WORD_SLOT(old);
         if (was == INFLIGHT_CLOSED)
             return;
-        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, INFLIGHT_CLOSED)) != old)
+        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, 0, INFLIGHT_CLOSED)) != old)
             continue;
         struct inflight_slot *counts = slot ? slot_of(slot) : 0;
         if (!counts)
@@ -292,15 +293,23 @@ static __always_inline void look_at_pending(struct inflight_connection *connecti
         pending->queued++;
 }
 
-static __always_inline void look_at_connection(
-    struct inflight_connection *connection, __u32 slot, bool busy, bool unread, bool unsent)
+static __always_inline bool is_unlisted(const struct inflight_connection *connection, int state)
 {
+    return state == TCP_ESTABLISHED && connection->protocol == INFLIGHT_HTTP1 && !connection->is_unix &&
+           !(connection->farewell & (INFLIGHT_ENLISTED | INFLIGHT_UNLISTABLE));
+}
+
+static __always_inline void look_at_connection(
+    struct inflight_connection *connection, int state, bool busy, bool unread, bool unsent)
+{
+    __u32 slot = INFLIGHT_WORD_SLOT(connection->word);
     struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
     if (!seen)
         return;
     seen->connections++;
     seen->unread += unread;
     seen->unsent += unsent;
+    seen->unlisted += is_unlisted(connection, state);
     if (!busy)
         return;
     seen->busy++;
@@ -374,7 +383,7 @@ int look(struct bpf_iter__bpf_sk_storage_map *ctx)
         if (tcp)
             look_at_tcp(tcp, state, &unread, &unsent);
     }
-    look_at_connection(connection, slot, busy, unread, unsent);
+    look_at_connection(connection, state, busy, unread, unsent);
     return 0;
 }
 

@@ -6,12 +6,12 @@
 #include "bpf/backend.h"
 #include "bpf/inflight.skel.h"
 #include "bpf/iterator.h"
+#include "bpf/loading.h"
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,19 +68,6 @@ static int64_t now_ns(void)
 
 /* ── loading ── */
 
-/* The last thing that libbpf complained about: the only place where it says why the kernel refused. */
-static char complaint[256];
-
-static __attribute__((format(printf, 2, 0))) int listen_to_libbpf(
-    enum libbpf_print_level level, const char *format, va_list arguments)
-{
-    if (level == LIBBPF_WARN && !complaint[0]) {
-        vsnprintf(complaint, sizeof complaint, format, arguments);
-        complaint[strcspn(complaint, "\n")] = 0;
-    }
-    return 0;
-}
-
 static int step(tracker_fault *fault, const char *name)
 {
     return fault ? fault(name) : 0;
@@ -88,11 +75,7 @@ static int step(tracker_fault *fault, const char *name)
 
 static int refused(int code, const char *what, struct error *error)
 {
-    if (code == EPERM || code == EACCES)
-        return error_set(
-            error, EPERM, BLAME_SYSTEM, "%s: not permitted (CAP_BPF and CAP_PERFMON are needed)", what);
-    return error_set(
-        error, code, BLAME_SYSTEM, "%s: %s%s%s", what, strerror(code), complaint[0] ? ": " : "", complaint);
+    return loading_refused(code, what, "CAP_BPF and CAP_PERFMON", error);
 }
 
 /* What the programs attach to, and the kernel that brought it. */
@@ -122,12 +105,6 @@ static int check_host(tracker_fault *fault, struct error *error)
     return r;
 }
 
-static int keep(struct inflight *inflight, enum kept which, int fd)
-{
-    inflight->fds[which] = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return inflight->fds[which] < 0 ? -errno : 0;
-}
-
 static int keep_all(struct inflight *inflight, const struct inflight_bpf *skeleton)
 {
     const struct {
@@ -154,15 +131,12 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
     };
     _Static_assert(sizeof all / sizeof *all == KEPT_COUNT, "every descriptor is kept");
     int r = 0;
-    for (size_t i = 0; i < KEPT_COUNT && r == 0; i++)
-        r = keep(inflight, all[i].which, all[i].fd);
+    for (size_t i = 0; i < KEPT_COUNT && r == 0; i++) {
+        int fd = loading_keep(all[i].fd);
+        inflight->fds[all[i].which] = fd;
+        r = fd < 0 ? fd : 0;
+    }
     return r;
-}
-
-static void *map_array(int fd, size_t size)
-{
-    void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return mapped == MAP_FAILED ? NULL : mapped;
 }
 
 static int on_event(void *ctx, void *data, size_t size)
@@ -176,9 +150,9 @@ static int on_event(void *ctx, void *data, size_t size)
 
 static int map_all(struct inflight *inflight, struct error *error)
 {
-    inflight->slots = map_array(inflight->fds[KEPT_SLOTS], INFLIGHT_SLOTS * sizeof *inflight->slots);
-    inflight->looks = map_array(inflight->fds[KEPT_LOOKS], INFLIGHT_SLOTS * sizeof *inflight->looks);
-    inflight->pendings = map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
+    inflight->slots = loading_map_array(inflight->fds[KEPT_SLOTS], INFLIGHT_SLOTS * sizeof *inflight->slots);
+    inflight->looks = loading_map_array(inflight->fds[KEPT_LOOKS], INFLIGHT_SLOTS * sizeof *inflight->looks);
+    inflight->pendings = loading_map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
     if (!inflight->slots || !inflight->looks || !inflight->pendings)
         return refused(errno, "cannot map the counters", error);
     inflight->ring = ring_buffer__new(inflight->fds[KEPT_EVENTS], on_event, inflight, NULL);
@@ -242,8 +216,7 @@ static int load(struct inflight_bpf *skeleton, tracker_fault *fault, struct erro
 
 static int ebpf_open(tracker_fault *fault, void **ret_state, struct error *error)
 {
-    complaint[0] = 0;
-    libbpf_print_fn_t before = libbpf_set_print(listen_to_libbpf);
+    libbpf_print_fn_t before = loading_begin();
     struct inflight *inflight = inflight_new();
     struct inflight_bpf *skeleton = NULL;
     int r = inflight ? check_host(fault, error) : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
@@ -254,7 +227,7 @@ static int ebpf_open(tracker_fault *fault, void **ret_state, struct error *error
     if (r == 0 && (r = keep_all(inflight, skeleton)) < 0)
         r = refused(-r, "cannot keep the programs", error);
     inflight_bpf__destroy(skeleton);
-    libbpf_set_print(before);
+    loading_end(before);
     /* The kernel's type information is some 10 MiB while it is read. */
     malloc_trim(0);
     if (r == 0)
@@ -295,6 +268,11 @@ static const int *ebpf_fds(const void *state, unsigned *ret_count)
     return ((const struct inflight *)state)->fds;
 }
 
+static int ebpf_connections(const void *state)
+{
+    return ((const struct inflight *)state)->fds[KEPT_CONNECTIONS];
+}
+
 /* ── listeners and workers ── */
 
 /* Connections of Unix listeners are known by the kernel's address of their name, which only an iterator sees.
@@ -313,7 +291,7 @@ static int ebpf_listen(
     if (!tcp && !local)
         return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only connections are tracked, not datagrams");
     struct inflight_connection connection = {
-        .word = INFLIGHT_WORD(0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u16)protocol, .is_unix = local};
+        .word = INFLIGHT_WORD(0, 0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u16)protocol, .is_unix = local};
     if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
@@ -448,6 +426,7 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
     ret->busy = look->busy > numbers.in_flight ? look->busy : numbers.in_flight;
     ret->unread = look->unread;
     ret->unsent = look->unsent;
+    ret->unlisted = look->unlisted;
     ret->last_write_us_ago = numbers.last_write_us_ago;
     if (look->busy)
         ret->oldest_busy_ms = (int64_t)look->oldest_busy_ticks * inflight->tick_ns / 1000000;
@@ -472,6 +451,7 @@ const struct tracker_backend tracker_backend_ebpf = {.name = "ebpf",
     .adopt = ebpf_adopt,
     .fds = ebpf_fds,
     .close = ebpf_close,
+    .connections = ebpf_connections,
     .listen = ebpf_listen,
     .unlisten = ebpf_unlisten,
     .begin = ebpf_begin,

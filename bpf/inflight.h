@@ -31,18 +31,31 @@ enum inflight_state {
     INFLIGHT_CLOSED,   /* the server has closed it, or the client has reset it */
 };
 
+/* What the farewell programs (farewell.bpf.c) note of a connection. */
+enum inflight_farewell {
+    INFLIGHT_ENLISTED = 1,     /* what is sent on it is looked at */
+    INFLIGHT_UNLISTABLE = 2,   /* the kernel didn't let it in */
+    INFLIGHT_AT_BOUNDARY = 4,  /* `boundary` is known */
+    INFLIGHT_CORKED = 8,       /* a part of an answer's head is held back until the rest comes */
+    INFLIGHT_LEFT_ALONE = 16,  /* it doesn't speak HTTP any more */
+};
+
 /* Socket storage, copied by the kernel from a listener to each connection that it accepts (BPF_F_CLONE). The
- * word is changed by compare-and-swap alone: the owner's slot in the upper half, enum inflight_state in the
- * lower. */
+ * word is changed by compare-and-swap alone: the owner's slot in the upper half; in the lower one the turn,
+ * which is another one each time a request begins, and enum inflight_state. What is the farewell's is written
+ * with the socket locked. */
 struct inflight_connection {
     __u64 word;
     __u64 busy_since_ticks; /* jiffies: the cheapest clock, a tick of clock_getres(CLOCK_MONOTONIC_COARSE) */
     __u32 tag;
-    __u16 protocol; /* enum inflight_protocol */
-    __u16 is_unix;  /* its end has no tracepoint, so it is counted by looks alone: not in connections and
-                       in_flight */
+    __u16 protocol;  /* enum inflight_protocol */
+    __u8 is_unix;    /* its end has no tracepoint, so it is counted by looks alone: not in connections and
+                        in_flight */
+    __u8 farewell;   /* enum inflight_farewell, added up */
+    __u32 boundary;  /* TCP sequence number at which an answer begins, or began */
+    __u32 seen_turn; /* whose answer's head was looked at */
 };
-_Static_assert(sizeof(struct inflight_connection) == 24, "shared with the kernel");
+_Static_assert(sizeof(struct inflight_connection) == 32, "shared with the kernel");
 
 /* A Unix listener, by the kernel's address of its name (struct unix_address), which each connection that it
  * accepts shares. */
@@ -51,9 +64,12 @@ struct inflight_unix_listener {
     __u32 protocol;
 };
 
-#define INFLIGHT_WORD(slot, state) ((__u64)(slot) << 32 | (__u64)(state))
+#define INFLIGHT_STATE_BITS 2
+#define INFLIGHT_WORD(slot, turn, state)                                                                     \
+    ((__u64)(slot) << 32 | (__u64)(__u32)((turn) << INFLIGHT_STATE_BITS) | (__u64)(state))
 #define INFLIGHT_WORD_SLOT(word) ((__u32)((word) >> 32))
-#define INFLIGHT_WORD_STATE(word) ((__u32)(word))
+#define INFLIGHT_WORD_TURN(word) ((__u32)(word) >> INFLIGHT_STATE_BITS)
+#define INFLIGHT_WORD_STATE(word) ((__u32)(word) & ((1U << INFLIGHT_STATE_BITS) - 1))
 
 /* One a worker: a cache line, written by the programs, read by user space from the mapped array without a
  * call. */
@@ -77,7 +93,8 @@ struct inflight_look {
     __u64 unread;            /* connections with bytes that were not read yet */
     __u64 unsent;            /* connections with bytes that the client has not acknowledged yet */
     __u64 oldest_busy_ticks; /* for how long the oldest busy one is, in jiffies */
-    __u64 pad[3];
+    __u64 unlisted;          /* connections that the farewell could enlist, and hasn't */
+    __u64 pad[2];
 };
 _Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
 

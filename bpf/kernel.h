@@ -4,7 +4,7 @@
  * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
  * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, kernel/bpf/task_iter.c,
  * net/core/bpf_sk_storage.c,
- * include/net/af_unix.h, net/unix/af_unix.c.
+ * net/core/sock_map.c, net/ipv4/tcp_ipv4.c, include/net/af_unix.h, net/unix/af_unix.c.
  */
 #ifndef GAPLESS_BPF_KERNEL_H
 #define GAPLESS_BPF_KERNEL_H
@@ -15,6 +15,8 @@
 #define AF_UNIX 1
 
 #define SEND_SHUTDOWN 2
+
+#define E2BIG 7
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -56,6 +58,8 @@ struct sock {
     struct sock_common __sk_common;
     struct sk_buff_head sk_receive_queue;
     struct socket *sk_socket;
+    int sk_wmem_queued;
+    int sk_sndbuf;
     __u8 sk_shutdown;
 };
 
@@ -101,6 +105,18 @@ struct bpf_iter__bpf_sk_storage_map {
     struct bpf_map *map;
     struct sock *sk;
     void *value;
+};
+
+struct bpf_iter__tcp {
+    struct bpf_iter_meta *meta;
+    struct sock_common *sk_common;
+};
+
+struct bpf_iter__sockmap {
+    struct bpf_iter_meta *meta;
+    struct bpf_map *map;
+    void *key;
+    struct sock *sk;
 };
 
 struct bpf_iter__task_file {

@@ -76,6 +76,13 @@ enum config_on_timeout {
     ON_TIMEOUT_COUNT
 };
 
+/* Whether clients of kept connections are told to close by the kernel. */
+enum config_keepalive {
+    CONFIG_KEEPALIVE_AUTO, /* where it can be */
+    CONFIG_KEEPALIVE_OFF,
+    CONFIG_KEEPALIVE_COUNT
+};
+
 struct config_rlimit {
     int resource; /* RLIMIT_… */
     struct rlimit limit;
@@ -110,6 +117,7 @@ struct config_service {
     int64_t drain_timeout_ms; /* 0: none */
     int64_t drain_quiet_ms;   /* an unmodified worker's last write must be so long ago before it is drained */
     int64_t drain_idle_grace_ms; /* for idle connections once nothing is in flight; -1: until the timeout */
+    enum config_keepalive drain_keepalive;
     enum config_on_timeout drain_on_timeout;
     int stop_signal;
     int64_t stop_grace_ms; /* from the stop signal to SIGKILL */

@@ -2,6 +2,7 @@
 #include "master/generation.h"
 
 #include "master/capture/capture.h"
+#include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -247,6 +248,10 @@ void generation_drain(struct generation *generation)
     for (size_t i = 0; !generation->was_ready && !generation->serves && i < generation->endpoint_count; i++)
         if (generation->endpoints[i])
             endpoint_move_waiting(generation->endpoints[i]);
+    for (struct worker *worker = generation->workers; worker && !stopping && generation_is_steered(generation);
+         worker = worker->next)
+        if (worker->state == WORKER_READY)
+            keepalive_begin(worker);
     if (!stopping && !generation->told && has_own(generation))
         generation->settle = settle_begin(generation, on_settled);
     if (!generation->settle || stopping)

@@ -54,6 +54,7 @@ struct generation {
     unsigned worker_count; /* how many there shall be; TTIN and TTOU change it */
     bool was_ready;        /* all of its workers were ready once */
     bool serves;           /* a captured socket of it gets what is new, or did, be all ready or not */
+    uint64_t idle_closed;  /* idle connections that ended with its workers, as far as a look saw */
     int64_t started_ms;    /* CLOCK_MONOTONIC */
     int64_t started_at_ms; /* CLOCK_REALTIME */
 };

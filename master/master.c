@@ -5,6 +5,7 @@
 #include "ipc/fd.h"
 #include "master/admin.h"
 #include "master/admin_path.h"
+#include "master/keepalive.h"
 #include "master/log.h"
 #include "master/path_guard.h"
 #include "master/pid_file.h"
@@ -332,6 +333,7 @@ static int start_first(struct master *master, struct error *error)
         r = tracking_open(master, error);
     if (r < 0)
         return r;
+    master->keepalive = keepalive_open(master);
     open_steering(master);
     return start_services(master, error);
 }
@@ -430,6 +432,7 @@ static void release(struct master *master)
     path_guard_free(master->path_guard);
     steering_close(&master->steering);
     waiting_close(master->waiting);
+    keepalive_close(master->keepalive);
     tracking_close(master->tracking);
     free_event(master->keeper_read);
     free_event(master->keeper_write);

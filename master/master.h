@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 struct admin;
+struct keepalive;
 struct path_guard;
 struct service;
 struct tracking;
@@ -37,6 +38,7 @@ struct master {
     struct config *config; /* the last good one */
     struct service *services;
     struct tracking *tracking;
+    struct keepalive *keepalive;
     struct steering steering;
     struct path_guard *path_guard;
     unsigned steering_kept;  /* descriptors of it that the keeper has */

@@ -3,6 +3,7 @@
 
 #include "master/backoff.h"
 #include "master/capture/capture.h"
+#include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/requests.h"
@@ -127,6 +128,17 @@ static unsigned count_draining(const struct service *service)
     return n;
 }
 
+/* Before anything has happened. */
+static void warn_of_keepalive(struct service *service, const struct generation *generation)
+{
+    const char *reason;
+    char text[768];
+    if (keepalive_who(service, &reason) != KEEPALIVE_NOBODY)
+        return;
+    snprintf(text, sizeof text, "clients of kept connections may see them closed: %s", reason);
+    requests_progress(service, generation->id, "keepalive", text);
+}
+
 static void do_start(struct service *service)
 {
     struct error error = {.code = 0};
@@ -141,6 +153,7 @@ static void do_start(struct service *service)
     log_event(LOG_INFO, "upgrade started", LOG_S("service", service->name),
         LOG_U("generation", generation->id), LOG_S("command", generation->settings->command[0]),
         LOG_U("workers", generation->worker_count));
+    warn_of_keepalive(service, generation);
     requests_progress(service, generation->id, "spawn", NULL);
 }
 
@@ -358,8 +371,16 @@ static void start_again(struct worker *worker)
 
 static void generation_gone(struct service *service, struct generation *generation)
 {
-    log_event(
-        LOG_INFO, "generation ended", LOG_S("service", service->name), LOG_U("generation", generation->id));
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    log_event(LOG_INFO, "generation ended", LOG_S("service", service->name),
+        LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed));
+    if (active && generation->idle_closed) {
+        char text[128];
+        snprintf(text, sizeof text,
+            "generation %" PRIu64 " has ended; it had %" PRIu64 " idle connection%s still", generation->id,
+            generation->idle_closed, generation->idle_closed == 1 ? "" : "s");
+        requests_progress(service, active->id, "retire", text);
+    }
     remove_generation(service, generation);
     report_done(service);
     if (service->upgrade != UPGRADE_STOPPED && count_draining(service) < SERVICE_MAX_DRAINING)

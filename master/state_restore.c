@@ -6,6 +6,7 @@
 #include "master/arena.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -302,6 +303,9 @@ static int restore_worker(
     worker->tracked = from->tracked;
     worker->counted = from->counted;
     worker->accepts = from->accepts;
+    worker->farewell = from->farewell;
+    worker->held = from->held;
+    worker->idle_closed = from->idle_closed;
     worker->flows_tracked = from->flows_tracked;
     if (from->uncaptured && *from->uncaptured)
         error_set(&worker->uncaptured, EOPNOTSUPP, BLAME_SYSTEM, "%s", from->uncaptured);
@@ -347,6 +351,7 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     generation->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
     generation->told = from->told;
     generation->serves = from->serves;
+    generation->idle_closed = from->idle_closed;
     int r = restore_endpoints(service, generation, kept, from, error);
     for (size_t i = 0; r == 0 && i < from->n_captured; i++)
         r = restore_captured(service, generation, kept, from->captured[i], error);
@@ -411,6 +416,8 @@ int state_restore(struct master *master, int fd, struct error *error)
     master->announced = state->announced;
     master->config = restore_config(master, state->configuration, error);
     r = master->config ? tracking_open(master, error) : -EBADMSG;
+    if (r == 0)
+        master->keepalive = keepalive_open(master);
     for (size_t i = 0; r == 0 && i < state->n_services; i++)
         r = restore_service(master, state->services[i], error);
     gapless__state__state__free_unpacked(state, NULL);

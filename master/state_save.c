@@ -46,6 +46,9 @@ static void save_worker(struct arena *arena, const struct worker *worker, Gaples
     ret->tracked = worker->tracked;
     ret->counted = worker->counted;
     ret->accepts = worker->accepts;
+    ret->farewell = worker->farewell;
+    ret->held = worker->held;
+    ret->idle_closed = worker->idle_closed;
     ret->flows_tracked = worker->flows_tracked;
     ret->handed_off = handoff_done(&worker->handoff);
     ret->released = worker->released;
@@ -81,6 +84,7 @@ static void save_generation(
     }
     ret->told = generation->told;
     ret->serves = generation->serves;
+    ret->idle_closed = generation->idle_closed;
     ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
     for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
         ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;

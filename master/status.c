@@ -3,6 +3,7 @@
 
 #include "gapless_config.h"
 #include "master/generation.h"
+#include "master/keepalive.h"
 #include "master/master.h"
 #include "master/native_count.h"
 #include "master/service.h"
@@ -69,6 +70,41 @@ static Gapless__Admin__Worker *build_worker(const struct worker *worker, struct 
     return ret;
 }
 
+static Gapless__Admin__Farewell *build_farewell(const struct generation *generation, struct arena *arena)
+{
+    Gapless__Admin__Farewell *ret = NULL;
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next) {
+        if (!worker->farewell)
+            continue;
+        if (!ret && !(ret = arena_take(arena, 1, sizeof *ret)))
+            return NULL;
+        if (!ret->base.descriptor)
+            gapless__admin__farewell__init(ret);
+        struct farewell_counts counts;
+        keepalive_count(worker, &counts);
+        ret->enlisted += counts.enlisted;
+        ret->unlistable += counts.unlistable;
+        ret->answers += counts.answers;
+        ret->overwritten += counts.overwritten;
+        ret->inserted += counts.inserted;
+        ret->already += counts.already;
+        ret->more += counts.more;
+        ret->not_http += counts.not_http;
+        ret->too_long += counts.too_long;
+        ret->in_doubt += counts.in_doubt;
+    }
+    return ret;
+}
+
+/* Native workers close what is idle themselves. */
+static bool knows_idle_closed(const struct generation *generation)
+{
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next)
+        if (worker->native || !tracking_can_tell(generation->service->master->tracking, worker))
+            return false;
+    return generation->state == GENERATION_DRAINING;
+}
+
 static Gapless__Admin__Generation *build_generation(const struct generation *generation, struct arena *arena)
 {
     Gapless__Admin__Generation *ret = arena_take(arena, 1, sizeof *ret);
@@ -78,6 +114,9 @@ static Gapless__Admin__Generation *build_generation(const struct generation *gen
     ret->id = generation->id;
     ret->state = arena_text(arena, "%s", generation_state_name(generation->state));
     ret->started_at = timestamp(arena, generation->started_at_ms);
+    ret->has_idle_closed = knows_idle_closed(generation);
+    ret->idle_closed = generation->idle_closed;
+    ret->farewell = build_farewell(generation, arena);
     size_t count = 0;
     for (const struct worker *worker = generation->workers; worker; worker = worker->next) {
         count++;
@@ -143,6 +182,20 @@ static void build_tracker(const struct service *service, Gapless__Admin__Service
     ret->tracker = tracker;
 }
 
+static void build_keepalive(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
+{
+    Gapless__Admin__Keepalive *keepalive = arena_take(arena, 1, sizeof *keepalive);
+    if (!keepalive)
+        return;
+    gapless__admin__keepalive__init(keepalive);
+    const char *reason;
+    enum keepalive_who who = keepalive_who(service, &reason);
+    if (who == KEEPALIVE_EBPF || who == KEEPALIVE_NATIVE)
+        keepalive->name = (char *)(who == KEEPALIVE_EBPF ? "ebpf" : "native");
+    keepalive->reason = (char *)reason;
+    ret->keepalive = keepalive;
+}
+
 static void build_upgrade(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
 {
     Gapless__Admin__Upgrade *upgrade = arena_take(arena, 1, sizeof *upgrade);
@@ -180,6 +233,7 @@ static Gapless__Admin__Service *build_service(const struct service *service, str
     ret->generations = arena_take(arena, count, sizeof *ret->generations);
     for (const struct generation *g = service->generations; g && ret->generations; g = g->next)
         ret->generations[ret->n_generations++] = build_generation(g, arena);
+    build_keepalive(service, ret, arena);
     build_upgrade(service, ret, arena);
     return ret;
 }

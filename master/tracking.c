@@ -105,6 +105,11 @@ void tracking_close(struct tracking *tracking)
     free(tracking);
 }
 
+const struct tracker *tracking_tracker(const struct tracking *tracking)
+{
+    return tracking ? tracking->tracker : NULL;
+}
+
 const char *tracking_name(const struct tracking *tracking)
 {
     return tracking && tracking->tracker ? tracker_name(tracking->tracker) : NULL;
@@ -326,6 +331,15 @@ void tracking_count(
     ret_numbers->in_flight = found.busy;
 }
 
+uint64_t tracking_unlisted(struct tracking *tracking, const struct worker *worker)
+{
+    struct tracker_look found = {.known = false};
+    if (!worker->slot || (!is_fresh(tracking, clock_monotonic_us()) && !look(tracking)))
+        return 0;
+    tracker_seen(tracking->tracker, worker->slot, &found);
+    return found.unlisted;
+}
+
 /* The timeout is the worker's own timer's. */
 static struct drain_settings drain_settings(const struct worker *worker)
 {
@@ -406,6 +420,15 @@ static void consider(void *ctx, struct worker *worker)
     }
 }
 
+/* What is open still ends with the worker, or with what its drain signal does. */
+static void note_idle(struct worker *worker, uint64_t connections)
+{
+    if (connections <= worker->idle_closed)
+        return;
+    worker->generation->idle_closed += connections - worker->idle_closed;
+    worker->idle_closed = connections;
+}
+
 static void judge(void *ctx, struct worker *worker)
 {
     struct round *round = ctx;
@@ -415,8 +438,14 @@ static void judge(void *ctx, struct worker *worker)
     struct drain_step step = drain_decide(&worker->drain, &settings, &found, round->now_us);
     note_lost(worker, &found);
     if (step.verdict == DRAIN_STOP) {
+        note_idle(worker, found.connections);
+        if (worker->held) {
+            worker_tell(worker);
+            return;
+        }
         worker->watched = false;
-        log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+        log_event(LOG_INFO, "worker drained", WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
+            LOG_U("idle_closed", worker->idle_closed));
         worker_stop(worker);
     } else {
         want(round, step.look_at_us);

@@ -5,6 +5,7 @@
 #include "master/activation.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/keepalive.h"
 #include "master/listener_capture.h"
 #include "master/master.h"
 #include "master/native_count.h"
@@ -172,6 +173,7 @@ static void close_start(struct worker *worker)
 /* Everything that belongs to the process. */
 static void release_process(struct worker *worker)
 {
+    keepalive_end(worker);
     tracking_remove_worker(master_of(worker)->tracking, worker);
     close_start(worker);
     worker_control_close(worker);
@@ -436,16 +438,31 @@ static void drain_ready(struct worker *worker, bool steered)
 {
     int signal = settings_of(worker)->drain_signal;
     bool native = worker->native && worker->control;
-    bool watch = !native && (signal || (steered && tracking_can_tell(master_of(worker)->tracking, worker)));
+    bool can_tell = steered && tracking_can_tell(master_of(worker)->tracking, worker);
+    bool watch = !native && (signal || can_tell);
+    if (steered)
+        keepalive_begin(worker);
+    worker->held = !native && signal && can_tell && worker->farewell;
     if (native)
         worker_control_drain(worker);
-    else if (signal)
+    else if (signal && !worker->held)
         worker_signal(worker, signal);
     else if (!watch)
         worker_signal(worker, settings_of(worker)->stop_signal);
-    worker->accepts = watch && !signal;
+    worker->accepts = watch && (worker->held || !signal);
     set_state(worker, WORKER_DRAINING);
     tracking_drain(master_of(worker)->tracking, worker, watch);
+}
+
+void worker_tell(struct worker *worker)
+{
+    if (!worker->held || worker->state != WORKER_DRAINING)
+        return;
+    worker->held = worker->accepts = false;
+    worker_signal(worker, settings_of(worker)->drain_signal);
+    log_event(LOG_DEBUG, "worker gets its drain signal", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+    tracking_drain(master_of(worker)->tracking, worker, true);
+    master_changed(master_of(worker));
 }
 
 void worker_drain_silent(struct worker *worker)
@@ -620,6 +637,8 @@ void worker_resume(struct worker *worker, enum worker_state state)
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_resume_worker(master_of(worker)->tracking, worker);
+    if (worker->farewell)
+        keepalive_resume(worker);
     if (state == WORKER_DRAINING)
         tracking_drain(master_of(worker)->tracking, worker,
             worker->accepts || (!worker->native && settings_of(worker)->drain_signal));

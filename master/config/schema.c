@@ -28,6 +28,8 @@ static const char *const tracker_choices[CONFIG_TRACKER_COUNT + 1] = {
     [CONFIG_TRACKER_AUTO] = "auto", [CONFIG_TRACKER_EBPF] = "ebpf", [CONFIG_TRACKER_SOCK_DIAG] = "sock_diag"};
 static const char *const on_timeout_choices[ON_TIMEOUT_COUNT + 1] = {
     [ON_TIMEOUT_KILL] = "kill", [ON_TIMEOUT_KEEP] = "keep"};
+static const char *const keepalive_choices[CONFIG_KEEPALIVE_COUNT + 1] = {
+    [CONFIG_KEEPALIVE_AUTO] = "auto", [CONFIG_KEEPALIVE_OFF] = "off"};
 
 /* The order is that of the manual; formatted by hand, so that a row can be read. */
 /* clang-format off */
@@ -141,6 +143,11 @@ static const struct config_key keys[] = {
         .type = TYPE_DURATION, .fallback = "5s", .maximum = 30 * DAY, .never = true, .argument = "TIME",
         .help = "how long idle connections may stay open once nothing is in flight; never: they are waited "
                 "for until the timeout"},
+    {.path = "drain.keepalive", .flag = "drain-keepalive", SERVICE(drain_keepalive), .type = TYPE_CHOICE,
+        .fallback = "auto", .choices = keepalive_choices, .argument = "HOW",
+        .help = "whether the kernel tells clients of kept connections to close, by \"Connection: close\" in the next "
+                "answer of an old worker that isn't native; auto is wherever BPF allows it (TCP, http1, steered), and "
+                "the drain signal then waits until they have left or are silent for drain.idle_grace"},
     {.path = "drain.on_timeout", .flag = "drain-on-timeout", SERVICE(drain_on_timeout), .type = TYPE_CHOICE,
         .fallback = "kill", .choices = on_timeout_choices, .argument = "WHAT",
         .help = "what happens to a worker that hasn't drained by drain.timeout: kill is the stop signal, then "

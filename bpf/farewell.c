@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Loads farewell.bpf.c beside the ebpf tracker, and reads its maps.
+ */
+#include "bpf/farewell.h"
+
+#include "bpf/backend.h"
+#include "bpf/farewell.skel.h"
+#include "bpf/iterator.h"
+#include "bpf/loading.h"
+#include "ipc/fd.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* What has to be kept for a later master, in this order. The program is attached to the map. */
+enum kept { KEPT_ENLISTED, KEPT_LEAVING, KEPT_COUNTS, KEPT_ENLIST, KEPT_RECALL, KEPT_COUNT };
+
+struct farewell {
+    int fds[KEPT_COUNT];
+    __u8 *leaving;
+    struct farewell_counts *counts;
+};
+
+#define LEAVING_BYTES (INFLIGHT_SLOTS * 8UL) /* an array's elements are of 8 bytes at least */
+
+static int refused(int code, const char *what, struct error *error)
+{
+    return loading_refused(code, what, "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", error);
+}
+
+static int step(tracker_fault *fault, const char *name)
+{
+    return fault ? fault(name) : 0;
+}
+
+static struct farewell *farewell_new(void)
+{
+    struct farewell *farewell = calloc(1, sizeof *farewell);
+    for (size_t i = 0; farewell && i < KEPT_COUNT; i++)
+        farewell->fds[i] = -1;
+    return farewell;
+}
+
+static int attach(struct farewell_bpf *skeleton)
+{
+    if (bpf_prog_attach(bpf_program__fd(skeleton->progs.say_close), bpf_map__fd(skeleton->maps.enlisted),
+            BPF_SK_MSG_VERDICT, 0) < 0)
+        return -errno;
+    union bpf_iter_link_info info = {.map.map_fd = (__u32)bpf_map__fd(skeleton->maps.enlisted)};
+    LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof info);
+    skeleton->links.recall = bpf_program__attach_iter(skeleton->progs.recall, &options);
+    skeleton->links.enlist = bpf_program__attach_iter(skeleton->progs.enlist, NULL);
+    return skeleton->links.recall && skeleton->links.enlist ? 0 : -errno;
+}
+
+static int load(
+    struct farewell_bpf *skeleton, int connections, tracker_fault *fault, struct error *error)
+{
+    int r = step(fault, "farewell maps");
+    if (r == 0)
+        r = bpf_map__reuse_fd(skeleton->maps.connections, connections);
+    if (r < 0)
+        return refused(-r, "cannot make the maps", error);
+    r = step(fault, "farewell programs");
+    if (r == 0)
+        r = farewell_bpf__load(skeleton);
+    if (r < 0)
+        return refused(-r, "cannot load the programs", error);
+    r = step(fault, "farewell attach");
+    if (r == 0)
+        r = attach(skeleton);
+    return r < 0 ? refused(-r, "cannot attach the programs", error) : 0;
+}
+
+static int keep_all(struct farewell *farewell, const struct farewell_bpf *skeleton)
+{
+    const int all[KEPT_COUNT] = {
+        [KEPT_ENLISTED] = bpf_map__fd(skeleton->maps.enlisted),
+        [KEPT_LEAVING] = bpf_map__fd(skeleton->maps.leaving),
+        [KEPT_COUNTS] = bpf_map__fd(skeleton->maps.counts),
+        [KEPT_ENLIST] = bpf_link__fd(skeleton->links.enlist),
+        [KEPT_RECALL] = bpf_link__fd(skeleton->links.recall),
+    };
+    for (size_t i = 0; i < KEPT_COUNT; i++)
+        if ((farewell->fds[i] = loading_keep(all[i])) < 0)
+            return farewell->fds[i];
+    return 0;
+}
+
+static int map_all(struct farewell *farewell, struct error *error)
+{
+    farewell->leaving = loading_map_array(farewell->fds[KEPT_LEAVING], LEAVING_BYTES);
+    farewell->counts =
+        loading_map_array(farewell->fds[KEPT_COUNTS], INFLIGHT_SLOTS * sizeof *farewell->counts);
+    return farewell->leaving && farewell->counts ? 0 : refused(errno, "cannot map the counters", error);
+}
+
+int farewell_open(const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell,
+    struct error *error)
+{
+    if (!tracker || !tracker->backend->connections)
+        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "the ebpf tracker is needed");
+    struct farewell *farewell = farewell_new();
+    if (!farewell)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    libbpf_print_fn_t before = loading_begin();
+    struct farewell_bpf *skeleton = farewell_bpf__open();
+    int r = skeleton ? load(skeleton, tracker->backend->connections(tracker->state), fault, error)
+                     : refused(errno, "cannot open the programs", error);
+    if (r == 0 && (r = keep_all(farewell, skeleton)) < 0)
+        r = refused(-r, "cannot keep the programs", error);
+    farewell_bpf__destroy(skeleton);
+    loading_end(before);
+    malloc_trim(0); /* the kernel's type information is some 10 MiB while it is read */
+    if (r == 0)
+        r = map_all(farewell, error);
+    if (r < 0) {
+        farewell_close(farewell);
+        return r;
+    }
+    *ret_farewell = farewell;
+    return 0;
+}
+
+int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct error *error)
+{
+    struct farewell *farewell = farewell_new();
+    if (!farewell)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    int r = 0;
+    if (fds->count != KEPT_COUNT)
+        r = error_set(
+            error, EINVAL, BLAME_OURS, "%u descriptors were kept instead of %d", fds->count, KEPT_COUNT);
+    for (unsigned i = 0; r == 0 && i < KEPT_COUNT; i++)
+        farewell->fds[i] = fd_list_take(fds, i);
+    if (r == 0)
+        r = map_all(farewell, error);
+    if (r < 0) {
+        farewell_close(farewell);
+        return r;
+    }
+    *ret_farewell = farewell;
+    return 0;
+}
+
+const int *farewell_fds(const struct farewell *farewell, unsigned *ret_count)
+{
+    *ret_count = KEPT_COUNT;
+    return farewell->fds;
+}
+
+void farewell_close(struct farewell *farewell)
+{
+    if (!farewell)
+        return;
+    if (farewell->leaving)
+        munmap(farewell->leaving, LEAVING_BYTES);
+    if (farewell->counts)
+        munmap(farewell->counts, INFLIGHT_SLOTS * sizeof *farewell->counts);
+    for (size_t i = 0; i < KEPT_COUNT; i++)
+        fd_close(&farewell->fds[i]);
+    free(farewell);
+}
+
+static bool is_slot(unsigned slot)
+{
+    return slot > 0 && slot < INFLIGHT_SLOTS;
+}
+
+static void set_leaving(struct farewell *farewell, unsigned slot, __u8 flag)
+{
+    __atomic_store_n(&farewell->leaving[slot * 8UL], flag, __ATOMIC_SEQ_CST);
+}
+
+void farewell_begin(struct farewell *farewell, unsigned slot)
+{
+    if (!is_slot(slot))
+        return;
+    memset(&farewell->counts[slot], 0, sizeof farewell->counts[slot]);
+    set_leaving(farewell, slot, 1);
+}
+
+void farewell_end(struct farewell *farewell, unsigned slot)
+{
+    if (is_slot(slot))
+        set_leaving(farewell, slot, 0);
+}
+
+int farewell_pass(const struct farewell *farewell, struct error *error)
+{
+    int fd = bpf_iter_create(farewell->fds[KEPT_ENLIST]);
+    return fd < 0 ? error_errno(error, errno, BLAME_SYSTEM, "cannot enlist the connections") : fd;
+}
+
+int farewell_carry_out(int pass)
+{
+    return iterator_read(pass);
+}
+
+int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error)
+{
+    static const char what[] = "cannot let out the connections";
+    CLEANUP_FD int fd = bpf_iter_create(farewell->fds[KEPT_RECALL]);
+    if (fd < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, what);
+    unsigned left = 0;
+    __u64 cookies[128];
+    ssize_t n;
+    while ((n = read(fd, cookies, sizeof cookies)) != 0) {
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return error_errno(error, errno, BLAME_SYSTEM, what);
+        for (ssize_t i = 0; i < n / (ssize_t)sizeof *cookies; i++) {
+            if (cookies[i])
+                bpf_map_delete_elem(farewell->fds[KEPT_ENLISTED], &cookies[i]);
+            else
+                left++;
+        }
+    }
+    *ret_left = left;
+    return 0;
+}
+
+void farewell_count(const struct farewell *farewell, unsigned slot, struct farewell_counts *ret_counts)
+{
+    if (is_slot(slot))
+        memcpy(ret_counts, &farewell->counts[slot], sizeof *ret_counts);
+    else
+        memset(ret_counts, 0, sizeof *ret_counts);
+}

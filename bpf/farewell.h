@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * `Connection: close`, said by the kernel in the place of a server that is leaving and doesn't know: its
+ * clients go by themselves, after a whole answer, and connect again (RFC 9112, 9.6).
+ *
+ * The connections of a worker that leaves are enlisted in a SOCKHASH; a program on it (farewell.bpf.c) looks
+ * at what the worker sends, and where the head of an HTTP/1 answer begins it makes that say close. What is
+ * the head of an answer the ebpf tracker tells (inflight.h), whose map this shares. docs/keepalive.md says
+ * what is changed and what is left alone.
+ *
+ *     farewell_begin(slot) … a pass, again and again while the worker leaves … farewell_end(slot)
+ *
+ * Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and the ebpf tracker's kernel. A connection leaves the map
+ * when it is closed. What was made lives in descriptors, as the tracker's: farewell_fds(), farewell_adopt().
+ */
+#ifndef GAPLESS_BPF_FAREWELL_H
+#define GAPLESS_BPF_FAREWELL_H
+
+#include <linux/types.h>
+
+/* Connections that are enlisted at the same time, of all workers; others wait until some have left. */
+#define FAREWELL_CONNECTIONS 65536
+
+/* The longest head of an answer that is looked at, in bytes. */
+#define FAREWELL_HEAD_MAX 16384
+
+/* Of one worker, since farewell_begin(); written by the programs. An answer is counted once, where it ended
+ * up. */
+struct farewell_counts {
+    __u64 enlisted;   /* connections */
+    __u64 unlistable; /* connections that the kernel didn't let in: kTLS, or another program's */
+    __u64 answers;    /* heads of answers that were looked at: the sum of the next seven */
+    __u64 overwritten; /* says close in the place of keep-alive */
+    __u64 inserted;    /* says close in a line of its own */
+    __u64 already;     /* said close before, or ends with its connection anyway */
+    __u64 more;        /* unchanged: another answer follows it, or another request waits */
+    __u64 not_http;    /* unchanged: not the head of an HTTP/1 answer */
+    __u64 too_long;    /* unchanged: longer than FAREWELL_HEAD_MAX */
+    __u64 in_doubt;    /* unchanged: not certain where it ends, or no memory */
+    __u64 pad[6];
+};
+_Static_assert(sizeof(struct farewell_counts) == 128, "two cache lines");
+
+#ifndef __bpf__
+
+#include "bpf/tracker.h"
+
+struct farewell;
+
+/* Loads the programs beside this tracker, which must live longer. 0, or -errno and why: -EOPNOTSUPP without
+ * the ebpf tracker, -EPERM. `fault` as for tracker_open(), with the steps "farewell maps", "farewell
+ * programs", "farewell attach". */
+int farewell_open(const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell,
+    struct error *error);
+
+/* Goes on with what an earlier master's farewell_fds() said; the descriptors are taken. */
+int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct error *error);
+
+/* What to put into the keeper's store, lent. */
+const int *farewell_fds(const struct farewell *farewell, unsigned *ret_count);
+
+/* Closes everything; with the last descriptor the kernel lets the connections out. NULL is allowed. */
+void farewell_close(struct farewell *farewell);
+
+/* The worker in this slot of the tracker leaves: its connections are to be enlisted. Its counts begin anew. */
+void farewell_begin(struct farewell *farewell, unsigned slot);
+
+/* It has gone, or stays: from now on nothing that it sends is changed. */
+void farewell_end(struct farewell *farewell, unsigned slot);
+
+/* A pass enlists the connections of all workers that leave, those that have been read from at least once. It
+ * waits for the lock of each TCP socket of this process' network namespace in turn, however long its owner
+ * holds that, so farewell_carry_out() is for a process of its own: it needs no more than the descriptor that
+ * farewell_pass() gives (the caller's), or -errno. farewell_carry_out(): 0, or -errno; `pass` is lent. */
+int farewell_pass(const struct farewell *farewell, struct error *error);
+int farewell_carry_out(int pass);
+
+/* Lets out the connections of workers that don't leave (any more). Says how many had to stay, because a part
+ * of an answer is held back on them: try again. 0 or -errno. */
+int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error);
+
+/* The counts of a slot, of no consequence where it never began. Costs no system call. */
+void farewell_count(const struct farewell *farewell, unsigned slot, struct farewell_counts *ret_counts);
+
+#endif
+#endif

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/keepalive.h"
+
+#include "ipc/fd.h"
+#include "master/generation.h"
+#include "master/log.h"
+#include "master/master.h"
+#include "master/service.h"
+#include "master/tracking.h"
+#include "master/worker_log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Between passes, longer from one to the next; and at most a quarter of a processor for them. */
+#define PAUSE_MIN_MS 10
+#define PAUSE_MAX_MS 500
+#define PAUSE_FACTOR 3
+/* A pass that takes so long is complained of. */
+#define HELD_UP_MS 5000
+/* Where drain.idle_grace is `never`. */
+#define GRACE_MS 5000
+
+struct keepalive {
+    struct master *master;
+    struct farewell *farewell; /* NULL: there is none */
+    bool adopted;              /* it is an earlier master's */
+    struct error missing;      /* … and why */
+    struct event *timer;
+    struct event *ended; /* of the pass that is under way */
+    int pidfd;           /* … or -1 */
+    int64_t pass_began_ms;
+    int64_t pause_ms;
+    bool said_held_up;
+    bool said_failed;
+};
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx);
+static void on_ended(evutil_socket_t fd, short what, void *ctx);
+
+static void set_timer(struct keepalive *keepalive, int64_t ms)
+{
+    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    evtimer_add(keepalive->timer, &after);
+}
+
+static void open_farewell(struct keepalive *keepalive)
+{
+    struct master *master = keepalive->master;
+    struct keeper_entry *kept = keeper_link_take(master->keeper, "farewell");
+    if (kept)
+        keepalive->adopted = farewell_adopt(&kept->fds, &keepalive->farewell, &keepalive->missing) == 0;
+    keeper_entry_free(kept);
+    if (!keepalive->farewell &&
+        farewell_open(
+            tracking_tracker(master->tracking), NULL, &keepalive->farewell, &keepalive->missing) < 0) {
+        log_event(LOG_INFO, "keep-alive clients can't be told to close",
+            LOG_S("reason", keepalive->missing.message));
+        return;
+    }
+    unsigned count;
+    const int *fds = farewell_fds(keepalive->farewell, &count);
+    master_store(master, "farewell", 0, fds, count);
+}
+
+struct keepalive *keepalive_open(struct master *master)
+{
+    struct keepalive *keepalive = calloc(1, sizeof *keepalive);
+    if (!keepalive)
+        return NULL;
+    *keepalive = (struct keepalive){.master = master, .pidfd = -1, .pause_ms = PAUSE_MIN_MS};
+    keepalive->timer = evtimer_new(master->base, on_timer, keepalive);
+    if (!keepalive->timer) {
+        free(keepalive);
+        return NULL;
+    }
+    open_farewell(keepalive);
+    return keepalive;
+}
+
+static void forget_pass(struct keepalive *keepalive)
+{
+    if (keepalive->ended)
+        event_free(keepalive->ended);
+    keepalive->ended = NULL;
+    fd_close(&keepalive->pidfd);
+}
+
+void keepalive_close(struct keepalive *keepalive)
+{
+    if (!keepalive)
+        return;
+    forget_pass(keepalive);
+    event_free(keepalive->timer);
+    farewell_close(keepalive->farewell);
+    free(keepalive);
+}
+
+/* ── the passes ── */
+
+static void say_failed(struct keepalive *keepalive, const char *reason)
+{
+    if (!keepalive->said_failed)
+        log_event(LOG_WARNING, "connections can't be enlisted: their clients aren't told to close",
+            LOG_S("reason", reason));
+    keepalive->said_failed = true;
+}
+
+/* In the process of a pass, which holds nothing of the master's but that. */
+static _Noreturn void carry_out(int pass)
+{
+    if (dup2(pass, STDIN_FILENO) < 0)
+        _exit(errno);
+    syscall(SYS_close_range, STDIN_FILENO + 1, ~0U, 0);
+    _exit(-farewell_carry_out(STDIN_FILENO));
+}
+
+static void begin_pass(struct keepalive *keepalive)
+{
+    struct error error = {.code = 0};
+    CLEANUP_FD int pass = farewell_pass(keepalive->farewell, &error);
+    if (pass < 0) {
+        say_failed(keepalive, error.message);
+        return;
+    }
+    pid_t pid = fork();
+    if (pid == 0)
+        carry_out(pass);
+    if (pid > 0)
+        keepalive->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (keepalive->pidfd >= 0)
+        keepalive->ended =
+            event_new(keepalive->master->base, keepalive->pidfd, EV_READ, on_ended, keepalive);
+    if (!keepalive->ended || event_add(keepalive->ended, NULL) < 0) {
+        say_failed(keepalive, strerror(errno));
+        forget_pass(keepalive);
+        return;
+    }
+    keepalive->pass_began_ms = clock_monotonic_ms();
+    keepalive->said_held_up = false;
+}
+
+static void on_ended(evutil_socket_t fd, short what, void *ctx)
+{
+    struct keepalive *keepalive = ctx;
+    siginfo_t end = {.si_pid = 0};
+    if (waitid(P_PIDFD, (id_t)keepalive->pidfd, &end, WEXITED | WNOHANG) == 0 && end.si_pid &&
+        (end.si_code != CLD_EXITED || end.si_status))
+        say_failed(keepalive, end.si_code == CLD_EXITED ? strerror(end.si_status) : "its process was killed");
+    else
+        keepalive->said_failed = false;
+    forget_pass(keepalive);
+    int64_t rest_ms = PAUSE_FACTOR * (clock_monotonic_ms() - keepalive->pass_began_ms);
+    set_timer(keepalive, rest_ms > keepalive->pause_ms ? rest_ms : keepalive->pause_ms);
+    keepalive->pause_ms *= 2;
+    if (keepalive->pause_ms > PAUSE_MAX_MS)
+        keepalive->pause_ms = PAUSE_MAX_MS;
+}
+
+/* ── workers that leave ── */
+
+/* How many answers, or connections, couldn't be helped. */
+static bool has_unhelped(const struct worker *worker)
+{
+    struct farewell_counts counts;
+    keepalive_count(worker, &counts);
+    return counts.not_http || counts.too_long || counts.in_doubt || counts.unlistable;
+}
+
+/* Its clients have had their time. */
+static bool is_held_in_vain(const struct worker *worker)
+{
+    int64_t grace_ms = worker->generation->settings->drain_idle_grace_ms;
+    int64_t held_ms = (clock_monotonic_us() - worker->drain.began_us) / 1000;
+    return worker->held && held_ms >= (grace_ms < 0 ? GRACE_MS : grace_ms) && has_unhelped(worker);
+}
+
+struct round {
+    bool leaving; /* there are workers that leave */
+    bool pass;    /* … with connections to enlist */
+};
+
+static void look_at(struct worker *worker, struct round *round)
+{
+    struct tracking *tracking = worker->generation->service->master->tracking;
+    struct tracker_numbers numbers;
+    round->leaving = true;
+    if (is_held_in_vain(worker))
+        worker_tell(worker);
+    tracking_count(tracking, worker, &numbers);
+    if (numbers.known && numbers.connections && tracking_unlisted(tracking, worker))
+        round->pass = true;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+    struct keepalive *keepalive = ctx;
+    struct round round = {.pass = false};
+    for (const struct service *s = keepalive->master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (struct worker *w = g->workers; w; w = w->next)
+                if (w->farewell)
+                    look_at(w, &round);
+    if (!round.leaving)
+        return;
+    if (keepalive->pidfd >= 0) {
+        if (!keepalive->said_held_up && clock_monotonic_ms() - keepalive->pass_began_ms > HELD_UP_MS) {
+            keepalive->said_held_up = true;
+            log_event(LOG_WARNING,
+                "connections can't be enlisted for now: some process holds the lock of a TCP socket");
+        }
+        set_timer(keepalive, PAUSE_MAX_MS);
+        return;
+    }
+    if (round.pass)
+        begin_pass(keepalive);
+    set_timer(keepalive, round.pass ? PAUSE_MAX_MS : keepalive->pause_ms);
+}
+
+static struct keepalive *of(const struct worker *worker)
+{
+    return worker->generation->service->master->keepalive;
+}
+
+static void leave(struct keepalive *keepalive, struct worker *worker)
+{
+    worker->farewell = true;
+    keepalive->pause_ms = PAUSE_MIN_MS;
+    set_timer(keepalive, 0);
+}
+
+void keepalive_begin(struct worker *worker)
+{
+    struct keepalive *keepalive = of(worker);
+    if (worker->farewell || !keepalive || !keepalive->farewell || !worker->slot || worker->native ||
+        !worker_is_alive(worker) || worker->generation->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF)
+        return;
+    farewell_begin(keepalive->farewell, worker->slot);
+    leave(keepalive, worker);
+}
+
+void keepalive_resume(struct worker *worker)
+{
+    struct keepalive *keepalive = of(worker);
+    worker->farewell = false;
+    if (!keepalive || !keepalive->farewell || !worker->slot)
+        return;
+    if (!keepalive->adopted)
+        farewell_begin(keepalive->farewell, worker->slot);
+    leave(keepalive, worker);
+}
+
+void keepalive_end(struct worker *worker)
+{
+    if (worker->farewell)
+        farewell_end(of(worker)->farewell, worker->slot);
+    worker->farewell = false;
+}
+
+void keepalive_count(const struct worker *worker, struct farewell_counts *ret_counts)
+{
+    *ret_counts = (struct farewell_counts){.enlisted = 0};
+    if (worker->farewell)
+        farewell_count(of(worker)->farewell, worker->slot, ret_counts);
+}
+
+/* ── what an operator wants to know ── */
+
+static bool serves_http_over_tcp(const struct generation *generation, bool *ret_steered)
+{
+    bool any = false;
+    *ret_steered = true;
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
+        const struct endpoint *endpoint = generation->endpoints[i];
+        if (!endpoint || endpoint->listener->spec.family != LISTENER_TCP ||
+            config_protocol_of(generation->settings, &endpoint->listener->spec) != PROTOCOL_HTTP1)
+            continue;
+        any = true;
+        *ret_steered = *ret_steered && !endpoint->shared;
+    }
+    return any;
+}
+
+static bool is_native(const struct generation *generation)
+{
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next)
+        if (!worker->native)
+            return false;
+    return generation->workers;
+}
+
+enum keepalive_who keepalive_who(const struct service *service, const char **ret_reason)
+{
+    const struct keepalive *keepalive = service->master->keepalive;
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    bool steered;
+    *ret_reason = "";
+    if (active && is_native(active))
+        return KEEPALIVE_NATIVE;
+    if (!active || !serves_http_over_tcp(active, &steered)) {
+        *ret_reason = "nothing serves http1 by TCP";
+        return KEEPALIVE_NOT_NEEDED;
+    }
+    if (active->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF)
+        *ret_reason = "drain.keepalive is off";
+    else if (!keepalive || !keepalive->farewell)
+        *ret_reason = keepalive ? keepalive->missing.message : "out of memory";
+    else if (!steered)
+        *ret_reason = "the connections aren't steered (steering shared)";
+    return **ret_reason ? KEEPALIVE_NOBODY : KEEPALIVE_EBPF;
+}
