@@ -58,8 +58,8 @@ struct {
 /* Of "ffffffff;extension\r\n". */
 #define CHUNK_LINE 64
 /* Free in the send buffer where bytes are inserted: the kernel then takes at least these and what stands
- * before them. It tells the sender how much it took by what is left over, which is right only if the insertion
- * isn't (tcp_bpf_sendmsg(), net/ipv4/tcp_bpf.c). */
+ * before them. It tells the sender how much it took by what is left over, which is right only if the
+ * insertion isn't (tcp_bpf_sendmsg(), net/ipv4/tcp_bpf.c). */
 #define SEND_ROOM 8192
 
 static const volatile char close_line[] = "Connection: close\r\n";
@@ -93,8 +93,8 @@ struct edit {
 struct head {
     __u32 where, field;
     struct word word;
-    __u32 line;     /* where the line begins */
-    __u32 token;    /* where the option begins */
+    __u32 line;  /* where the line begins */
+    __u32 token; /* where the option begins */
     bool carriage_return, gap, bad_token;
     /* What was found. */
     bool wrong, has_length, has_encoding, is_chunked, says_close, says_keep_alive;
@@ -329,7 +329,7 @@ static __always_inline bool begins_answer(struct sk_msg_md *msg, __u32 at)
 struct chunks {
     struct sk_msg_md *msg;
     __u32 at;
-    __u32 end; /* behind the last chunk; 0: not found */
+    __u32 end;   /* behind the last chunk; 0: not found */
     bool beyond; /* it isn't in this message */
     bool wrong;
 };
@@ -693,8 +693,8 @@ static __always_inline void count(__u32 slot, enum outcome outcome)
 }
 
 /* Runs with the socket locked, for each message that the kernel makes of what the server sends: up to some
- * hundred KiB, the rest is another message; again for what bpf_msg_apply_bytes() leaves over, and for what was
- * held back together with what came then. */
+ * hundred KiB, the rest is another message; again for what bpf_msg_apply_bytes() leaves over, and for what
+ * was held back together with what came then. */
 SEC("sk_msg")
 int say_close(struct sk_msg_md *msg)
 {

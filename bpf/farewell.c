@@ -59,8 +59,7 @@ static int attach(struct farewell_bpf *skeleton)
     return skeleton->links.recall && skeleton->links.enlist ? 0 : -errno;
 }
 
-static int load(
-    struct farewell_bpf *skeleton, int connections, tracker_fault *fault, struct error *error)
+static int load(struct farewell_bpf *skeleton, int connections, tracker_fault *fault, struct error *error)
 {
     int r = step(fault, "farewell maps");
     if (r == 0)
@@ -101,8 +100,8 @@ static int map_all(struct farewell *farewell, struct error *error)
     return farewell->leaving && farewell->counts ? 0 : refused(errno, "cannot map the counters", error);
 }
 
-int farewell_open(const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell,
-    struct error *error)
+int farewell_open(
+    const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell, struct error *error)
 {
     if (!tracker || !tracker->backend->connections)
         return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "the ebpf tracker is needed");

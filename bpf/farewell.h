@@ -27,9 +27,9 @@
 /* Of one worker, since farewell_begin(); written by the programs. An answer is counted once, where it ended
  * up. */
 struct farewell_counts {
-    __u64 enlisted;   /* connections */
-    __u64 unlistable; /* connections that the kernel didn't let in: kTLS, or another program's */
-    __u64 answers;    /* heads of answers that were looked at: the sum of the next seven */
+    __u64 enlisted;    /* connections */
+    __u64 unlistable;  /* connections that the kernel didn't let in: kTLS, or another program's */
+    __u64 answers;     /* heads of answers that were looked at: the sum of the next seven */
     __u64 overwritten; /* says close in the place of keep-alive */
     __u64 inserted;    /* says close in a line of its own */
     __u64 already;     /* said close before, or ends with its connection anyway */
@@ -50,8 +50,8 @@ struct farewell;
 /* Loads the programs beside this tracker, which must live longer. 0, or -errno and why: -EOPNOTSUPP without
  * the ebpf tracker, -EPERM. `fault` as for tracker_open(), with the steps "farewell maps", "farewell
  * programs", "farewell attach". */
-int farewell_open(const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell,
-    struct error *error);
+int farewell_open(
+    const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell, struct error *error);
 
 /* Goes on with what an earlier master's farewell_fds() said; the descriptors are taken. */
 int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct error *error);
@@ -62,7 +62,8 @@ const int *farewell_fds(const struct farewell *farewell, unsigned *ret_count);
 /* Closes everything; with the last descriptor the kernel lets the connections out. NULL is allowed. */
 void farewell_close(struct farewell *farewell);
 
-/* The worker in this slot of the tracker leaves: its connections are to be enlisted. Its counts begin anew. */
+/* The worker in this slot of the tracker leaves: its connections are to be enlisted. Its counts begin anew.
+ */
 void farewell_begin(struct farewell *farewell, unsigned slot);
 
 /* It has gone, or stays: from now on nothing that it sends is changed. */

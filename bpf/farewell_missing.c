@@ -9,8 +9,8 @@ static int missing(struct error *error)
     return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "this build has no BPF (-Dbpf=disabled)");
 }
 
-int farewell_open(const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell,
-    struct error *error)
+int farewell_open(
+    const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell, struct error *error)
 {
     return missing(error);
 }

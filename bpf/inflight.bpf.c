@@ -171,7 +171,8 @@ static __always_inline void close_connection(struct inflight_connection *connect
         __u32 was = INFLIGHT_WORD_STATE(old), slot = INFLIGHT_WORD_SLOT(old);
         if (was == INFLIGHT_CLOSED)
             return;
-        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, 0, INFLIGHT_CLOSED)) != old)
+        if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, 0, INFLIGHT_CLOSED)) !=
+            old)
             continue;
         struct inflight_slot *counts = slot ? slot_of(slot) : 0;
         if (!counts)

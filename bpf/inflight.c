@@ -152,7 +152,8 @@ static int map_all(struct inflight *inflight, struct error *error)
 {
     inflight->slots = loading_map_array(inflight->fds[KEPT_SLOTS], INFLIGHT_SLOTS * sizeof *inflight->slots);
     inflight->looks = loading_map_array(inflight->fds[KEPT_LOOKS], INFLIGHT_SLOTS * sizeof *inflight->looks);
-    inflight->pendings = loading_map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
+    inflight->pendings =
+        loading_map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
     if (!inflight->slots || !inflight->looks || !inflight->pendings)
         return refused(errno, "cannot map the counters", error);
     inflight->ring = ring_buffer__new(inflight->fds[KEPT_EVENTS], on_event, inflight, NULL);
@@ -290,8 +291,10 @@ static int ebpf_listen(
     bool local = domain == AF_UNIX && (type == SOCK_STREAM || type == SOCK_SEQPACKET);
     if (!tcp && !local)
         return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only connections are tracked, not datagrams");
-    struct inflight_connection connection = {
-        .word = INFLIGHT_WORD(0, 0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u16)protocol, .is_unix = local};
+    struct inflight_connection connection = {.word = INFLIGHT_WORD(0, 0, INFLIGHT_OPEN),
+        .tag = tag,
+        .protocol = (__u16)protocol,
+        .is_unix = local};
     if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};

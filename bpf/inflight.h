@@ -33,11 +33,11 @@ enum inflight_state {
 
 /* What the farewell programs (farewell.bpf.c) note of a connection. */
 enum inflight_farewell {
-    INFLIGHT_ENLISTED = 1,     /* what is sent on it is looked at */
-    INFLIGHT_UNLISTABLE = 2,   /* the kernel didn't let it in */
-    INFLIGHT_AT_BOUNDARY = 4,  /* `boundary` is known */
-    INFLIGHT_CORKED = 8,       /* a part of an answer's head is held back until the rest comes */
-    INFLIGHT_LEFT_ALONE = 16,  /* it doesn't speak HTTP any more */
+    INFLIGHT_ENLISTED = 1,    /* what is sent on it is looked at */
+    INFLIGHT_UNLISTABLE = 2,  /* the kernel didn't let it in */
+    INFLIGHT_AT_BOUNDARY = 4, /* `boundary` is known */
+    INFLIGHT_CORKED = 8,      /* a part of an answer's head is held back until the rest comes */
+    INFLIGHT_LEFT_ALONE = 16, /* it doesn't speak HTTP any more */
 };
 
 /* Socket storage, copied by the kernel from a listener to each connection that it accepts (BPF_F_CLONE). The

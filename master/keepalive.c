@@ -56,9 +56,8 @@ static void open_farewell(struct keepalive *keepalive)
     if (kept)
         keepalive->adopted = farewell_adopt(&kept->fds, &keepalive->farewell, &keepalive->missing) == 0;
     keeper_entry_free(kept);
-    if (!keepalive->farewell &&
-        farewell_open(
-            tracking_tracker(master->tracking), NULL, &keepalive->farewell, &keepalive->missing) < 0) {
+    if (!keepalive->farewell && farewell_open(tracking_tracker(master->tracking), NULL, &keepalive->farewell,
+                                    &keepalive->missing) < 0) {
         log_event(LOG_INFO, "keep-alive clients can't be told to close",
             LOG_S("reason", keepalive->missing.message));
         return;
@@ -134,8 +133,7 @@ static void begin_pass(struct keepalive *keepalive)
     if (pid > 0)
         keepalive->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (keepalive->pidfd >= 0)
-        keepalive->ended =
-            event_new(keepalive->master->base, keepalive->pidfd, EV_READ, on_ended, keepalive);
+        keepalive->ended = event_new(keepalive->master->base, keepalive->pidfd, EV_READ, on_ended, keepalive);
     if (!keepalive->ended || event_add(keepalive->ended, NULL) < 0) {
         say_failed(keepalive, strerror(errno));
         forget_pass(keepalive);

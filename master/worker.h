@@ -86,17 +86,17 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
-    unsigned slot;      /* the tracker's (tracking.h); 0: none */
-    bool tracked;       /* every connection that it can have is */
-    bool flows_tracked; /* every connection is, or is a flow that steering knows */
-    bool counted;       /* … and counted as it comes and goes; false: only looks tell how many are open */
-    bool watched;       /* it drains, and gets its stop signal when it is found to be drained */
-    bool accepts;       /* … and goes on accepting: it has been told nothing */
-    bool farewell;      /* its clients are told to close (keepalive.h) */
-    bool held;          /* its drain signal waits for that */
+    unsigned slot;        /* the tracker's (tracking.h); 0: none */
+    bool tracked;         /* every connection that it can have is */
+    bool flows_tracked;   /* every connection is, or is a flow that steering knows */
+    bool counted;         /* … and counted as it comes and goes; false: only looks tell how many are open */
+    bool watched;         /* it drains, and gets its stop signal when it is found to be drained */
+    bool accepts;         /* … and goes on accepting: it has been told nothing */
+    bool farewell;        /* its clients are told to close (keepalive.h) */
+    bool held;            /* its drain signal waits for that */
     uint64_t idle_closed; /* idle connections that it had when it was told, or ended */
-    bool counts_lost;   /* … said in the log: the tracker can't tell, or not by its counts */
-    bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
+    bool counts_lost;     /* … said in the log: the tracker can't tell, or not by its counts */
+    bool restored_exit;   /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
     int start_fd; /* spawn.h, -1 once the outcome is known */
     struct drain drain;
@@ -130,10 +130,9 @@ void worker_free(struct worker *worker);
 
 /* Begins its end: it takes no new connection and finishes what it has: by message if it is native, else by
  * the drain signal. Where the service names none, one that is steered (it gets nothing new, though it goes on
- * accepting) is told nothing and watched; another one gets the stop signal. Of a steered one whose clients are
- * told to close the drain signal is held back. A waiting worker is gone at once
- * (from the event loop); one that isn't ready yet gets the stop signal. Does nothing when it is already
- * draining or further. */
+ * accepting) is told nothing and watched; another one gets the stop signal. Of a steered one whose clients
+ * are told to close the drain signal is held back. A waiting worker is gone at once (from the event loop);
+ * one that isn't ready yet gets the stop signal. Does nothing when it is already draining or further. */
 void worker_drain(struct worker *worker, bool steered);
 
 /* Its drain signal now, if that was held back: its clients have left, or had their time. */
