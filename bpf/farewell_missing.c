@@ -3,6 +3,7 @@
 #include "bpf/farewell.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 static int missing(struct error *error)
 {
