@@ -51,6 +51,15 @@ struct {
     __type(value, struct farewell_counts);
 } counts SEC(".maps");
 
+/* By tag. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, INFLIGHT_TAGS);
+    __type(key, __u32);
+    __type(value, struct farewell_spoken);
+} spoken SEC(".maps");
+
 #define OFFSET_MASK (FAREWELL_HEAD_MAX - 1)
 #define EDITS 4
 #define EDIT_MAX 256 /* of a Keep-Alive line */
@@ -71,6 +80,13 @@ static __always_inline bool leaves(__u32 slot)
 {
     __u8 *flag = bpf_map_lookup_elem(&leaving, &slot);
     return flag && *flag;
+}
+
+static __always_inline bool speaks_no_http(const struct inflight_connection *connection)
+{
+    __u32 tag = connection->tag;
+    const struct farewell_spoken *known = bpf_map_lookup_elem(&spoken, &tag);
+    return known && known->other && !known->http;
 }
 
 /* ── the head ── */
@@ -670,6 +686,16 @@ static __always_inline enum outcome look_at_head(
     return say(connection, msg, head, tcp, bodiless);
 }
 
+static __always_inline void learn(const struct inflight_connection *connection, enum outcome outcome)
+{
+    __u32 tag = connection->tag;
+    struct farewell_spoken *known = bpf_map_lookup_elem(&spoken, &tag);
+    if (known && outcome == NOT_HTTP)
+        known->other = 1;
+    else if (known)
+        known->http = 1;
+}
+
 static __always_inline void count(__u32 slot, enum outcome outcome)
 {
     struct farewell_counts *numbers = bpf_map_lookup_elem(&counts, &slot);
@@ -715,6 +741,7 @@ int say_close(struct sk_msg_md *msg)
     set_boundary(connection, position);
     connection->seen_turn = INFLIGHT_WORD_TURN(connection->word);
     enum outcome outcome = look_at_head(connection, msg, tcp);
+    learn(connection, outcome);
     count(slot, outcome);
     return outcome == BROKEN ? SK_DROP : SK_PASS;
 }
@@ -739,7 +766,11 @@ int enlist(struct bpf_iter__tcp *ctx)
     if (!numbers || !leaves(slot))
         return 0;
     __u64 cookie = bpf_get_socket_cookie(sk);
-    long r = bpf_map_update_elem(&enlisted, &cookie, sk, BPF_ANY);
+    /* Each piece of what is sent so would be completed by itself (tcp_bpf_push(), net/ipv4/tcp_bpf.c). */
+    bool zero_copy = sk->__sk_common.skc_flags & 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
+    long r = -EOPNOTSUPP;
+    if (!zero_copy && !speaks_no_http(connection))
+        r = bpf_map_update_elem(&enlisted, &cookie, sk, BPF_ANY);
     if (r == -E2BIG)
         return 0;
     connection->farewell |= r ? INFLIGHT_UNLISTABLE : INFLIGHT_ENLISTED;
@@ -753,11 +784,14 @@ int recall(struct bpf_iter__sockmap *ctx)
 {
     struct sock *sk = ctx->sk;
     struct inflight_connection *connection = sk ? bpf_sk_storage_get(&connections, sk, 0, 0) : 0;
-    if (!connection || leaves(INFLIGHT_WORD_SLOT(connection->word)))
+    if (!connection)
+        return 0;
+    bool in_vain = speaks_no_http(connection);
+    if (leaves(INFLIGHT_WORD_SLOT(connection->word)) && !in_vain)
         return 0;
     __u64 cookie = connection->farewell & INFLIGHT_CORKED ? 0 : bpf_get_socket_cookie(sk);
     if (cookie)
-        connection->farewell &= ~(INFLIGHT_ENLISTED | INFLIGHT_AT_BOUNDARY);
+        connection->farewell = in_vain ? INFLIGHT_UNLISTABLE : 0;
     bpf_seq_write(ctx->meta->seq, &cookie, sizeof cookie);
     return 0;
 }

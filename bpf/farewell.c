@@ -19,11 +19,12 @@
 #include <unistd.h>
 
 /* What has to be kept for a later master, in this order. The program is attached to the map. */
-enum kept { KEPT_ENLISTED, KEPT_LEAVING, KEPT_COUNTS, KEPT_ENLIST, KEPT_RECALL, KEPT_COUNT };
+enum kept { KEPT_ENLISTED, KEPT_LEAVING, KEPT_SPOKEN, KEPT_COUNTS, KEPT_ENLIST, KEPT_RECALL, KEPT_COUNT };
 
 struct farewell {
     int fds[KEPT_COUNT];
     __u8 *leaving;
+    struct farewell_spoken *spoken;
     struct farewell_counts *counts;
 };
 
@@ -82,6 +83,7 @@ static int keep_all(struct farewell *farewell, const struct farewell_bpf *skelet
     const int all[KEPT_COUNT] = {
         [KEPT_ENLISTED] = bpf_map__fd(skeleton->maps.enlisted),
         [KEPT_LEAVING] = bpf_map__fd(skeleton->maps.leaving),
+        [KEPT_SPOKEN] = bpf_map__fd(skeleton->maps.spoken),
         [KEPT_COUNTS] = bpf_map__fd(skeleton->maps.counts),
         [KEPT_ENLIST] = bpf_link__fd(skeleton->links.enlist),
         [KEPT_RECALL] = bpf_link__fd(skeleton->links.recall),
@@ -97,7 +99,9 @@ static int map_all(struct farewell *farewell, struct error *error)
     farewell->leaving = loading_map_array(farewell->fds[KEPT_LEAVING], LEAVING_BYTES);
     farewell->counts =
         loading_map_array(farewell->fds[KEPT_COUNTS], INFLIGHT_SLOTS * sizeof *farewell->counts);
-    return farewell->leaving && farewell->counts ? 0 : refused(errno, "cannot map the counters", error);
+    farewell->spoken =
+        loading_map_array(farewell->fds[KEPT_SPOKEN], INFLIGHT_TAGS * sizeof *farewell->spoken);
+    return farewell->leaving && farewell->counts && farewell->spoken ? 0 : refused(errno, "cannot map the counters", error);
 }
 
 int farewell_open(
@@ -160,6 +164,8 @@ void farewell_close(struct farewell *farewell)
         return;
     if (farewell->leaving)
         munmap(farewell->leaving, LEAVING_BYTES);
+    if (farewell->spoken)
+        munmap(farewell->spoken, INFLIGHT_TAGS * sizeof *farewell->spoken);
     if (farewell->counts)
         munmap(farewell->counts, INFLIGHT_SLOTS * sizeof *farewell->counts);
     for (size_t i = 0; i < KEPT_COUNT; i++)
@@ -183,6 +189,12 @@ void farewell_begin(struct farewell *farewell, unsigned slot)
         return;
     memset(&farewell->counts[slot], 0, sizeof farewell->counts[slot]);
     set_leaving(farewell, slot, 1);
+}
+
+void farewell_begin_listener(struct farewell *farewell, unsigned tag)
+{
+    if (tag < INFLIGHT_TAGS)
+        farewell->spoken[tag] = (struct farewell_spoken){.http = 0};
 }
 
 void farewell_end(struct farewell *farewell, unsigned slot)

@@ -28,7 +28,7 @@
  * up. */
 struct farewell_counts {
     __u64 enlisted;    /* connections */
-    __u64 unlistable;  /* connections that the kernel didn't let in: kTLS, or another program's */
+    __u64 unlistable;  /* connections that can't be: kTLS, another program's, SO_ZEROCOPY, no HTTP */
     __u64 answers;     /* heads of answers that were looked at: the sum of the next seven */
     __u64 overwritten; /* says close in the place of keep-alive */
     __u64 inserted;    /* says close in a line of its own */
@@ -40,6 +40,12 @@ struct farewell_counts {
     __u64 pad[6];
 };
 _Static_assert(sizeof(struct farewell_counts) == 128, "two cache lines");
+
+/* What the connections of a listener have spoken, by its tag. Where the first answer isn't HTTP (but TLS, say)
+ * no others are enlisted: they have nothing of it. */
+struct farewell_spoken {
+    __u32 http, other; /* 1: so did one */
+};
 
 #ifndef __bpf__
 
@@ -66,6 +72,9 @@ void farewell_close(struct farewell *farewell);
  */
 void farewell_begin(struct farewell *farewell, unsigned slot);
 
+/* What is known of the connections of a listener is forgotten: the tag may be another's now. */
+void farewell_begin_listener(struct farewell *farewell, unsigned tag);
+
 /* It has gone, or stays: from now on nothing that it sends is changed. */
 void farewell_end(struct farewell *farewell, unsigned slot);
 
@@ -76,7 +85,7 @@ void farewell_end(struct farewell *farewell, unsigned slot);
 int farewell_pass(const struct farewell *farewell, struct error *error);
 int farewell_carry_out(int pass);
 
-/* Lets out the connections of workers that don't leave (any more). Says how many had to stay, because a part
+/* Lets out the connections of workers that don't leave (any more), and those that don't speak HTTP. Says how many had to stay, because a part
  * of an answer is held back on them: try again. 0 or -errno. */
 int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error);
 

@@ -35,6 +35,10 @@ void farewell_begin(struct farewell *farewell, unsigned slot)
 {
 }
 
+void farewell_begin_listener(struct farewell *farewell, unsigned tag)
+{
+}
+
 void farewell_end(struct farewell *farewell, unsigned slot)
 {
 }

@@ -17,6 +17,7 @@
 #define SEND_SHUTDOWN 2
 
 #define E2BIG 7
+#define EOPNOTSUPP 95
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -41,6 +42,11 @@ enum {
 struct sock_common {
     unsigned short skc_family;
     volatile unsigned char skc_state;
+    unsigned long skc_flags;
+};
+
+enum sock_flags {
+    SOCK_ZEROCOPY = 1, /* the kernel's value is found when a program is loaded */
 };
 
 struct sock;

@@ -181,6 +181,7 @@ static bool is_held_in_vain(const struct worker *worker)
 struct round {
     bool leaving; /* there are workers that leave */
     bool pass;    /* … with connections to enlist */
+    bool recall;  /* … or with some that it is no use for */
 };
 
 static void look_at(struct worker *worker, struct round *round)
@@ -190,6 +191,7 @@ static void look_at(struct worker *worker, struct round *round)
     round->leaving = true;
     if (is_held_in_vain(worker))
         worker_tell(worker);
+    round->recall = round->recall || has_unhelped(worker);
     tracking_count(tracking, worker, &numbers);
     if (numbers.known && numbers.connections && tracking_unlisted(tracking, worker))
         round->pass = true;
@@ -215,6 +217,9 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
         set_timer(keepalive, PAUSE_MAX_MS);
         return;
     }
+    unsigned left;
+    if (round.recall)
+        farewell_recall(keepalive->farewell, &left, NULL);
     if (round.pass)
         begin_pass(keepalive);
     set_timer(keepalive, round.pass ? PAUSE_MAX_MS : keepalive->pause_ms);
@@ -238,6 +243,10 @@ void keepalive_begin(struct worker *worker)
     if (worker->farewell || !keepalive || !keepalive->farewell || !worker->slot || worker->native ||
         !worker_is_alive(worker) || worker->generation->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF)
         return;
+    const struct generation *generation = worker->generation;
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i])
+            farewell_begin_listener(keepalive->farewell, generation->endpoints[i]->tag);
     farewell_begin(keepalive->farewell, worker->slot);
     leave(keepalive, worker);
 }

@@ -111,6 +111,7 @@ static void counts_of(const struct world *world, struct farewell_counts *ret)
 /* A connection on which one request was answered before, and the worker leaves. */
 static void begin(struct world *world)
 {
+    farewell_begin_listener(world->farewell, TAG); /* whatever another case has shown it */
     static const char answer[] = "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
     connect_both(world);
     ask(world);
@@ -569,6 +570,50 @@ static void nobody_is_told_who_stays(void **state)
     end(world);
 }
 
+static void who_speaks_no_http_is_let_out(void **state)
+{
+    static const char tls[] = "\x17\x03\x03";
+    struct world *world = *state;
+    struct farewell_counts counts;
+    struct error error;
+    unsigned left;
+    begin(world);
+    ask(world);
+    say(world, tls, sizeof tls - 1);
+    hear(world, tls, sizeof tls - 1);
+    assert_int_equal(farewell_recall(world->farewell, &left, &error), 0);
+    assert_int_equal(left, 0);
+    ask(world);
+    say(world, OK BODY, strlen(OK BODY));
+    hear(world, OK BODY, strlen(OK BODY));
+    /* Another one isn't let in. */
+    connect_both(world);
+    ask(world);
+    enlist(world);
+    counts_of(world, &counts);
+    assert_int_equal(counts.enlisted, 1);
+    assert_int_equal(counts.unlistable, 1);
+    farewell_begin_listener(world->farewell, TAG);
+    end(world);
+}
+
+static void zero_copy_is_not_let_in(void **state)
+{
+    struct world *world = *state;
+    struct farewell_counts counts;
+    connect_both(world);
+    assert_int_equal(setsockopt(world->server, SOL_SOCKET, SO_ZEROCOPY, &(int){1}, sizeof(int)), 0);
+    ask(world);
+    farewell_begin(world->farewell, world->slot);
+    enlist(world);
+    counts_of(world, &counts);
+    assert_int_equal(counts.unlistable, 1);
+    assert_int_equal(counts.enlisted, 0);
+    assert_int_equal(send(world->server, OK BODY, strlen(OK BODY), MSG_ZEROCOPY), strlen(OK BODY));
+    hear(world, OK BODY, strlen(OK BODY));
+    end(world);
+}
+
 static void what_is_held_back_stays_until_it_is_whole(void **state)
 {
     struct world *world = *state;
@@ -681,6 +726,8 @@ int main(void)
         cmocka_unit_test(every_way_to_send_is_seen),
         cmocka_unit_test(a_full_buffer_loses_nothing),
         cmocka_unit_test(nobody_is_told_who_stays),
+        cmocka_unit_test(who_speaks_no_http_is_let_out),
+        cmocka_unit_test(zero_copy_is_not_let_in),
         cmocka_unit_test(what_is_held_back_stays_until_it_is_whole),
         cmocka_unit_test(a_connection_that_was_not_read_from_comes_later),
         cmocka_unit_test(a_later_master_goes_on),
