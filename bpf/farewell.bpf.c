@@ -66,9 +66,10 @@ struct {
 #define CHUNKS_MAX 4096
 /* Of "ffffffff;extension\r\n". */
 #define CHUNK_LINE 64
-/* Free in the send buffer where bytes are inserted: the kernel then takes at least these and what stands
- * before them. It tells the sender how much it took by what is left over, which is right only if the
- * insertion isn't (tcp_bpf_sendmsg(), net/ipv4/tcp_bpf.c). */
+/* Free in the send buffer where bytes are inserted or held back, besides these: so the kernel takes at least
+ * them and what stands before them. It tells the sender how much it took by what is left over and thrown
+ * away: right only if nothing of that is an insertion, or was taken by an earlier send (tcp_bpf_sendmsg(),
+ * net/ipv4/tcp_bpf.c). */
 #define SEND_ROOM 8192
 
 static const volatile char close_line[] = "Connection: close\r\n";
@@ -318,8 +319,9 @@ static long read_byte(__u32 at, struct scan *scan)
 
 /* ── what follows it ── */
 
-/* What is known of the bytes behind an answer. */
-enum behind { BEHIND_NOTHING, BEHIND_ANSWER, BEHIND_DOUBT };
+/* What is known of the bytes behind an answer. It may go on beyond the message, and so may the send of which
+ * that is a part. */
+enum behind { BEHIND_NOTHING, BEHIND_MESSAGE, BEHIND_ANSWER, BEHIND_DOUBT };
 
 static const volatile char protocol_name[] = "HTTP/1.";
 #define PROTOCOL_NAME 7
@@ -456,7 +458,7 @@ static __always_inline enum behind look_behind(
         struct chunks chunks = {.msg = msg, .at = head->end};
         bpf_loop(CHUNKS_MAX, read_chunk, &chunks, 0);
         if (chunks.beyond)
-            return BEHIND_NOTHING;
+            return BEHIND_MESSAGE;
         if (chunks.wrong || !chunks.end)
             return BEHIND_DOUBT;
         at = chunks.end;
@@ -467,7 +469,7 @@ static __always_inline enum behind look_behind(
             return BEHIND_DOUBT;
     }
     if (at >= msg->size)
-        return BEHIND_NOTHING;
+        return at > msg->size ? BEHIND_MESSAGE : BEHIND_NOTHING;
     *ret_at = (__u32)at;
     return begins_answer(msg, (__u32)at) ? BEHIND_ANSWER : BEHIND_DOUBT;
 }
@@ -566,7 +568,10 @@ static __always_inline bool is_head(
         connection->farewell &= ~INFLIGHT_AT_BOUNDARY;
     }
     __u64 word = connection->word;
-    return INFLIGHT_WORD_STATE(word) == INFLIGHT_BUSY && INFLIGHT_WORD_TURN(word) != connection->seen_turn;
+    if (INFLIGHT_WORD_STATE(word) != INFLIGHT_BUSY || INFLIGHT_WORD_TURN(word) == connection->seen_turn)
+        return false;
+    connection->farewell &= ~INFLIGHT_IN_BATCH;
+    return true;
 }
 
 static __always_inline void set_boundary(struct inflight_connection *connection, __u32 position)
@@ -575,11 +580,23 @@ static __always_inline void set_boundary(struct inflight_connection *connection,
     connection->farewell |= INFLIGHT_AT_BOUNDARY;
 }
 
-/* Holds back what has come until there is more. */
-static __always_inline void cork(struct inflight_connection *connection, struct sk_msg_md *msg)
+enum outcome { PASSED, NOT_HTTP, TOO_LONG, IN_DOUBT, ALREADY, MORE, OVERWRITTEN, INSERTED, BROKEN };
+
+static __always_inline bool has_room(const struct tcp_sock *tcp, int bytes)
 {
+    const struct sock *sk = (const struct sock *)tcp;
+    return sk->sk_wmem_queued + bytes + SEND_ROOM <= sk->sk_sndbuf;
+}
+
+/* Holds back what has come until there is more. */
+static __always_inline enum outcome cork(
+    struct inflight_connection *connection, struct sk_msg_md *msg, const struct tcp_sock *tcp)
+{
+    if (!has_room(tcp, FAREWELL_HEAD_MAX))
+        return IN_DOUBT;
     connection->farewell |= INFLIGHT_CORKED;
     bpf_msg_cork_bytes(msg, msg->size + 1);
+    return PASSED;
 }
 
 enum first { FIRST_HTTP, FIRST_SHORT, FIRST_OTHER };
@@ -612,17 +629,16 @@ static __always_inline enum first look_at_status(struct sk_msg_md *msg, __u32 *r
     return FIRST_HTTP;
 }
 
-enum outcome { PASSED, NOT_HTTP, TOO_LONG, IN_DOUBT, ALREADY, MORE, OVERWRITTEN, INSERTED, BROKEN };
-
 /* A whole head that says nothing of close, and an answer that doesn't end with its connection. */
 static __always_inline enum outcome say(struct inflight_connection *connection, struct sk_msg_md *msg,
     const struct head *head, const struct tcp_sock *tcp, bool bodiless)
 {
     __u32 next = 0;
     enum behind behind = look_behind(msg, head, bodiless, &next);
-    if (behind == BEHIND_DOUBT)
+    if (behind == BEHIND_DOUBT || (behind == BEHIND_MESSAGE && (connection->farewell & INFLIGHT_IN_BATCH)))
         return IN_DOUBT;
     if (behind == BEHIND_ANSWER) {
+        connection->farewell |= INFLIGHT_IN_BATCH;
         set_boundary(connection, connection->boundary + next);
         bpf_msg_apply_bytes(msg, next);
         return MORE;
@@ -631,9 +647,8 @@ static __always_inline enum outcome say(struct inflight_connection *connection, 
         return MORE;
     if (head->edit_count)
         return overwrite(msg, head) ? OVERWRITTEN : IN_DOUBT;
-    const struct sock *sk = (const struct sock *)tcp;
     bool broken = false;
-    if (sk->sk_wmem_queued + SEND_ROOM > sk->sk_sndbuf)
+    if (!has_room(tcp, 0))
         return IN_DOUBT;
     if (insert(msg, head->status_end, &broken))
         return INSERTED;
@@ -648,10 +663,8 @@ static __always_inline enum outcome look_at_head(
     enum first first = look_at_status(msg, &status, &is_1_0);
     if (first == FIRST_OTHER)
         return NOT_HTTP;
-    if (first == FIRST_SHORT) {
-        cork(connection, msg);
-        return PASSED;
-    }
+    if (first == FIRST_SHORT)
+        return cork(connection, msg, tcp);
     if (size > FAREWELL_HEAD_MAX)
         size = FAREWELL_HEAD_MAX;
     if (bpf_msg_pull_data(msg, 0, size, 0))
@@ -664,8 +677,7 @@ static __always_inline enum outcome look_at_head(
     if (!head->end) {
         if (size == FAREWELL_HEAD_MAX)
             return TOO_LONG;
-        cork(connection, msg);
-        return PASSED;
+        return cork(connection, msg, tcp);
     }
     if (status == 101) {
         connection->farewell |= INFLIGHT_LEFT_ALONE;

@@ -37,6 +37,7 @@ enum inflight_farewell {
     INFLIGHT_UNLISTABLE = 2,  /* the kernel didn't let it in */
     INFLIGHT_AT_BOUNDARY = 4, /* `boundary` is known */
     INFLIGHT_CORKED = 8,      /* a part of an answer's head is held back until the rest comes */
+    INFLIGHT_IN_BATCH = 32,   /* one write had several answers */
     INFLIGHT_LEFT_ALONE = 16, /* it doesn't speak HTTP any more */
 };
 

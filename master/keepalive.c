@@ -313,9 +313,11 @@ enum keepalive_who keepalive_who(const struct service *service, const char **ret
         *ret_reason = "nothing serves http1 by TCP";
         return KEEPALIVE_NOT_NEEDED;
     }
-    if (active->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF)
+    if (active->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF) {
         *ret_reason = "drain.keepalive is off";
-    else if (!keepalive || !keepalive->farewell)
+        return KEEPALIVE_OFF;
+    }
+    if (!keepalive || !keepalive->farewell)
         *ret_reason = keepalive ? keepalive->missing.message : "out of memory";
     else if (!steered)
         *ret_reason = "the connections aren't steered (steering shared)";

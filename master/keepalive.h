@@ -40,6 +40,7 @@ void keepalive_end(struct worker *worker);
 enum keepalive_who {
     KEEPALIVE_EBPF,
     KEEPALIVE_NATIVE,     /* the workers do it */
+    KEEPALIVE_OFF,        /* nobody: so it was asked for */
     KEEPALIVE_NOBODY,     /* clients may see a kept connection closed in the midst of a request */
     KEEPALIVE_NOT_NEEDED, /* no kept connections, as far as can be known */
 };

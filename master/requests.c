@@ -121,6 +121,13 @@ void requests_progress(struct service *service, uint64_t generation, const char 
             reply_progress(waiter, service, phase, text);
 }
 
+void requests_retired(struct service *service, uint64_t generation, const char *text)
+{
+    for (struct waiter *waiter = service->master->waiters; waiter; waiter = waiter->next)
+        if (waiter->request && find(waiter, service, generation + 1, UINT64_MAX))
+            reply_progress(waiter, service, "retire", text);
+}
+
 /* The upgrades to generations from `first` to `last` have ended. why: NULL where they are done. */
 static void end(struct service *service, uint64_t first, uint64_t last, const struct error *why)
 {

@@ -20,6 +20,8 @@ extern const struct admin_ops requests_ops; /* ctx: the master */
 /* Told by services. A phase of the upgrade to `generation` has been reached; it has failed; it and all before
  * it are done (their predecessors have gone, or never were). */
 void requests_progress(struct service *service, uint64_t generation, const char *phase, const char *text);
+/* … and what there is to say of the end of an older one, to all that wait for a younger one. */
+void requests_retired(struct service *service, uint64_t generation, const char *text);
 void requests_failed(struct service *service, uint64_t generation, const struct error *why);
 void requests_done(struct service *service, uint64_t generation);
 

@@ -371,15 +371,14 @@ static void start_again(struct worker *worker)
 
 static void generation_gone(struct service *service, struct generation *generation)
 {
-    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     log_event(LOG_INFO, "generation ended", LOG_S("service", service->name),
         LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed));
-    if (active && generation->idle_closed) {
+    if (generation->idle_closed) {
         char text[128];
         snprintf(text, sizeof text,
             "generation %" PRIu64 " has ended; it had %" PRIu64 " idle connection%s still", generation->id,
             generation->idle_closed, generation->idle_closed == 1 ? "" : "s");
-        requests_progress(service, active->id, "retire", text);
+        requests_retired(service, generation->id, text);
     }
     remove_generation(service, generation);
     report_done(service);

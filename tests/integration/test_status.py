@@ -11,10 +11,10 @@ import exact
 import harness
 
 MASTER = {"pid", "version", "uptime_s"}
-SERVICE = {"name", "state", "generation", "tracker", "listeners", "generations", "upgrade"}
+SERVICE = {"name", "state", "generation", "tracker", "listeners", "generations", "upgrade", "keepalive"}
 TRACKER = {"name", "precision", "reason"}
 LISTENER = {"name", "address", "steering", "reason"}
-GENERATION = {"id", "state", "version", "started_at", "idle_closed", "workers"}
+GENERATION = {"id", "state", "version", "started_at", "idle_closed", "workers", "farewell"}
 WORKER = {"pid", "state", "connections", "in_flight", "requests", "bytes_in", "bytes_out"}
 UPGRADE = {"state", "phase", "started_at", "reason"}
 
