@@ -311,6 +311,7 @@ static __always_inline void look_at_connection(
     seen->unread += unread;
     seen->unsent += unsent;
     seen->unlisted += is_unlisted(connection, state);
+    seen->enlisted += state == TCP_ESTABLISHED && connection->farewell & INFLIGHT_ENLISTED;
     if (!busy)
         return;
     seen->busy++;

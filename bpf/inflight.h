@@ -95,7 +95,8 @@ struct inflight_look {
     __u64 unsent;            /* connections with bytes that the client has not acknowledged yet */
     __u64 oldest_busy_ticks; /* for how long the oldest busy one is, in jiffies */
     __u64 unlisted;          /* connections that the farewell could enlist, and hasn't */
-    __u64 pad[2];
+    __u64 enlisted;          /* … and those that it has */
+    __u64 pad;
 };
 _Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
 

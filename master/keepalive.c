@@ -162,20 +162,58 @@ static void on_ended(evutil_socket_t fd, short what, void *ctx)
 
 /* ── workers that leave ── */
 
-/* How many answers, or connections, couldn't be helped. */
-static bool has_unhelped(const struct worker *worker)
+static bool serves_http_over_tcp(const struct generation *generation, bool *ret_steered)
 {
-    struct farewell_counts counts;
-    keepalive_count(worker, &counts);
-    return counts.not_http || counts.too_long || counts.in_doubt || counts.unlistable;
+    bool any = false;
+    *ret_steered = true;
+    for (size_t i = 0; i < generation->endpoint_count; i++) {
+        const struct endpoint *endpoint = generation->endpoints[i];
+        if (!endpoint || endpoint->listener->spec.family != LISTENER_TCP ||
+            config_protocol_of(generation->settings, &endpoint->listener->spec) != PROTOCOL_HTTP1)
+            continue;
+        any = true;
+        *ret_steered = *ret_steered && !endpoint->shared;
+    }
+    return any;
 }
 
-/* Its clients have had their time. */
-static bool is_held_in_vain(const struct worker *worker)
+/* Answers, or connections, that couldn't be helped. */
+static bool has_unhelped(const struct farewell_counts *counts)
 {
-    int64_t grace_ms = worker->generation->settings->drain_idle_grace_ms;
-    int64_t held_ms = (clock_monotonic_us() - worker->drain.began_us) / 1000;
-    return worker->held && held_ms >= (grace_ms < 0 ? GRACE_MS : grace_ms) && has_unhelped(worker);
+    return counts->not_http || counts->too_long || counts->in_doubt || counts->unlistable;
+}
+
+/* Whether there are connections that are in flight as long as they are open. */
+static bool has_streams(const struct generation *generation)
+{
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && config_protocol_of(generation->settings,
+                                            &generation->endpoints[i]->listener->spec) != PROTOCOL_HTTP1)
+            return true;
+    return false;
+}
+
+/* Its clients have left, or had their time: nothing was heard of any for idle_grace, or some can't be told
+ * and the others could have been. */
+static bool is_done(struct worker *worker, const struct tracker_look *look,
+    const struct tracker_numbers *numbers, const struct farewell_counts *counts)
+{
+    int64_t now_ms = clock_monotonic_ms(), grace_ms = worker->generation->settings->drain_idle_grace_ms;
+    uint64_t open = look->enlisted + look->unlisted;
+    if (!look->known || !numbers->known)
+        return false;
+    /* One that was just accepted may be about to ask. */
+    if (!open)
+        return now_ms - worker->drain.began_us / 1000 >= worker->generation->settings->drain_quiet_ms;
+    if (!worker->told_since_ms || worker->told_open != open || worker->told_answers != counts->answers)
+        worker->told_since_ms = now_ms;
+    worker->told_open = open;
+    worker->told_answers = counts->answers;
+    if (has_unhelped(counts) &&
+        now_ms - worker->drain.began_us / 1000 >= (grace_ms < 0 ? GRACE_MS : grace_ms))
+        return true;
+    return grace_ms >= 0 && now_ms - worker->told_since_ms >= grace_ms &&
+           (!numbers->in_flight || has_streams(worker->generation));
 }
 
 struct round {
@@ -188,13 +226,21 @@ static void look_at(struct worker *worker, struct round *round)
 {
     struct tracking *tracking = worker->generation->service->master->tracking;
     struct tracker_numbers numbers;
+    struct tracker_look look;
+    struct farewell_counts counts;
     round->leaving = true;
-    if (is_held_in_vain(worker))
-        worker_tell(worker);
-    round->recall = round->recall || has_unhelped(worker);
+    keepalive_count(worker, &counts);
+    round->recall = round->recall || has_unhelped(&counts);
     tracking_count(tracking, worker, &numbers);
-    if (numbers.known && numbers.connections && tracking_unlisted(tracking, worker))
+    if (!worker->held && numbers.known && !numbers.connections)
+        return;
+    tracking_look(tracking, worker, &look);
+    if (look.unlisted)
         round->pass = true;
+    if (worker->held && is_done(worker, &look, &numbers, &counts)) {
+        worker_idle_closed(worker, look.enlisted + look.unlisted);
+        worker_tell(worker);
+    }
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
@@ -240,8 +286,10 @@ static void leave(struct keepalive *keepalive, struct worker *worker)
 void keepalive_begin(struct worker *worker)
 {
     struct keepalive *keepalive = of(worker);
+    bool steered;
     if (worker->farewell || !keepalive || !keepalive->farewell || !worker->slot || worker->native ||
-        !worker_is_alive(worker) || worker->generation->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF)
+        !worker_is_alive(worker) || worker->generation->settings->drain_keepalive == CONFIG_KEEPALIVE_OFF ||
+        !serves_http_over_tcp(worker->generation, &steered))
         return;
     const struct generation *generation = worker->generation;
     for (size_t i = 0; i < generation->endpoint_count; i++)
@@ -277,21 +325,6 @@ void keepalive_count(const struct worker *worker, struct farewell_counts *ret_co
 }
 
 /* ── what an operator wants to know ── */
-
-static bool serves_http_over_tcp(const struct generation *generation, bool *ret_steered)
-{
-    bool any = false;
-    *ret_steered = true;
-    for (size_t i = 0; i < generation->endpoint_count; i++) {
-        const struct endpoint *endpoint = generation->endpoints[i];
-        if (!endpoint || endpoint->listener->spec.family != LISTENER_TCP ||
-            config_protocol_of(generation->settings, &endpoint->listener->spec) != PROTOCOL_HTTP1)
-            continue;
-        any = true;
-        *ret_steered = *ret_steered && !endpoint->shared;
-    }
-    return any;
-}
 
 static bool is_native(const struct generation *generation)
 {

@@ -331,13 +331,12 @@ void tracking_count(
     ret_numbers->in_flight = found.busy;
 }
 
-uint64_t tracking_unlisted(struct tracking *tracking, const struct worker *worker)
+void tracking_look(struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)
 {
-    struct tracker_look found = {.known = false};
-    if (!worker->slot || (!is_fresh(tracking, clock_monotonic_us()) && !look(tracking)))
-        return 0;
-    tracker_seen(tracking->tracker, worker->slot, &found);
-    return found.unlisted;
+    *ret_look = (struct tracker_look){.known = false};
+    if (tracking && tracking->tracker && worker->slot &&
+        (is_fresh(tracking, clock_monotonic_us()) || look(tracking)))
+        tracker_seen(tracking->tracker, worker->slot, ret_look);
 }
 
 /* The timeout is the worker's own timer's. */
@@ -420,15 +419,6 @@ static void consider(void *ctx, struct worker *worker)
     }
 }
 
-/* What is open still ends with the worker, or with what its drain signal does. */
-static void note_idle(struct worker *worker, uint64_t connections)
-{
-    if (connections <= worker->idle_closed)
-        return;
-    worker->generation->idle_closed += connections - worker->idle_closed;
-    worker->idle_closed = connections;
-}
-
 static void judge(void *ctx, struct worker *worker)
 {
     struct round *round = ctx;
@@ -438,7 +428,7 @@ static void judge(void *ctx, struct worker *worker)
     struct drain_step step = drain_decide(&worker->drain, &settings, &found, round->now_us);
     note_lost(worker, &found);
     if (step.verdict == DRAIN_STOP) {
-        note_idle(worker, found.connections);
+        worker_idle_closed(worker, found.connections);
         if (worker->held) {
             worker_tell(worker);
             return;

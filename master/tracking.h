@@ -49,8 +49,8 @@ void tracking_remove_worker(struct tracking *tracking, struct worker *worker);
 /* The tracker itself, lent; NULL: there is none. */
 const struct tracker *tracking_tracker(const struct tracking *tracking);
 
-/* How many connections the worker has that a farewell could enlist, and hasn't. */
-uint64_t tracking_unlisted(struct tracking *tracking, const struct worker *worker);
+/* A look at the worker, or what the last one found if that is fresh. */
+void tracking_look(struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look);
 
 /* Whether a look can find that the worker is drained. */
 bool tracking_can_tell(const struct tracking *tracking, const struct worker *worker);

@@ -454,6 +454,14 @@ static void drain_ready(struct worker *worker, bool steered)
     tracking_drain(master_of(worker)->tracking, worker, watch);
 }
 
+void worker_idle_closed(struct worker *worker, uint64_t connections)
+{
+    if (connections <= worker->idle_closed)
+        return;
+    worker->generation->idle_closed += connections - worker->idle_closed;
+    worker->idle_closed = connections;
+}
+
 void worker_tell(struct worker *worker)
 {
     if (!worker->held || worker->state != WORKER_DRAINING)

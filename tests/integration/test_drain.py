@@ -41,7 +41,7 @@ class Drain:
     DOWNLOAD_S = 8
 
     def run_exact(self, *flags, mode="threads", options=(), quiet="300ms"):
-        gapless = self.serve("--tracker", self.TRACKER, "--drain-signal", "USR2", "--drain-quiet", quiet, *flags,
+        gapless = self.serve("--tracker", self.TRACKER, "--drain-signal", "USR2", "--drain-keepalive", "off", "--drain-quiet", quiet, *flags,
                              *self.exact(mode, *options), wrapper=self.WRAPPER)
         tracker = gapless.service()["tracker"]
         self.assertEqual((tracker["name"], tracker["precision"]), (self.NAME, "estimated"))

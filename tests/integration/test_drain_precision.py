@@ -44,7 +44,7 @@ class PrecisionTest(exact.Server):
         self.assertLessEqual(median, MOST_MS)
 
     def by_ebpf(self):
-        return self.serve("--tracker", "ebpf", "--drain-signal", "USR2", "--drain-idle-grace", "0",
+        return self.serve("--tracker", "ebpf", "--drain-signal", "USR2", "--drain-keepalive", "off", "--drain-idle-grace", "0",
                           "--drain-quiet", f"{QUIET_MS}ms", *self.exact("threads"))
 
     @exact.needs_bpf
