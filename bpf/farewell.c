@@ -101,7 +101,9 @@ static int map_all(struct farewell *farewell, struct error *error)
         loading_map_array(farewell->fds[KEPT_COUNTS], INFLIGHT_SLOTS * sizeof *farewell->counts);
     farewell->spoken =
         loading_map_array(farewell->fds[KEPT_SPOKEN], INFLIGHT_TAGS * sizeof *farewell->spoken);
-    return farewell->leaving && farewell->counts && farewell->spoken ? 0 : refused(errno, "cannot map the counters", error);
+    return farewell->leaving && farewell->counts && farewell->spoken
+               ? 0
+               : refused(errno, "cannot map the counters", error);
 }
 
 int farewell_open(

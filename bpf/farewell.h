@@ -41,8 +41,8 @@ struct farewell_counts {
 };
 _Static_assert(sizeof(struct farewell_counts) == 128, "two cache lines");
 
-/* What the connections of a listener have spoken, by its tag. Where the first answer isn't HTTP (but TLS, say)
- * no others are enlisted: they have nothing of it. */
+/* What the connections of a listener have spoken, by its tag. Where the first answer isn't HTTP (but TLS,
+ * say) no others are enlisted: they have nothing of it. */
 struct farewell_spoken {
     __u32 http, other; /* 1: so did one */
 };
@@ -85,8 +85,8 @@ void farewell_end(struct farewell *farewell, unsigned slot);
 int farewell_pass(const struct farewell *farewell, struct error *error);
 int farewell_carry_out(int pass);
 
-/* Lets out the connections of workers that don't leave (any more), and those that don't speak HTTP. Says how many had to stay, because a part
- * of an answer is held back on them: try again. 0 or -errno. */
+/* Lets out the connections of workers that don't leave (any more), and those that don't speak HTTP. Says how
+ * many had to stay, because a part of an answer is held back on them: try again. 0 or -errno. */
 int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error);
 
 /* The counts of a slot, of no consequence where it never began. Costs no system call. */
