@@ -335,7 +335,8 @@ int recall(struct bpf_iter__sockmap *ctx)
         return 0;
     __u64 cookie = connection->farewell & INFLIGHT_CORKED ? 0 : bpf_get_socket_cookie(sk);
     if (cookie)
-        connection->farewell = in_vain ? INFLIGHT_UNLISTABLE : 0;
+        connection->farewell =
+            (connection->farewell & INFLIGHT_LEFT_ALONE) | (in_vain ? INFLIGHT_UNLISTABLE : 0);
     bpf_seq_write(ctx->meta->seq, &cookie, sizeof cookie);
     return 0;
 }
