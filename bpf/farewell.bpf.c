@@ -285,6 +285,8 @@ int say_close(struct sk_msg_md *msg)
     set_boundary(connection, position);
     connection->seen_turn = INFLIGHT_WORD_TURN(connection->word);
     enum outcome outcome = look_at_head(connection, msg, tcp);
+    if (outcome == OVERWRITTEN || outcome == INSERTED || outcome == ALREADY)
+        connection->farewell |= INFLIGHT_TOLD;
     learn(connection, outcome);
     count(slot, outcome);
     return outcome == BROKEN ? SK_DROP : SK_PASS;

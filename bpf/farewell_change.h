@@ -65,23 +65,31 @@ static __always_inline bool overwrite(struct sk_msg_md *msg, const struct head *
     return true;
 }
 
-/* false: the answer is as it was. */
+/* The bytes from `from` to `to` become one piece, with the insertion at `at`. */
+static __always_inline bool write_insertion(struct sk_msg_md *msg, __u32 from, __u32 to, __u32 at)
+{
+    if (bpf_msg_pull_data(msg, from, to, 0))
+        return false;
+    char *data = (char *)(long)msg->data, *data_end = (char *)(long)msg->data_end;
+    char *line = data + ((at - from) & OFFSET_MASK);
+    if (line + CLOSE_LINE > data_end)
+        return false;
+    for (__u32 i = 0; i < CLOSE_LINE; i++)
+        line[i] = close_line[i];
+    return true;
+}
+
+/* false: the answer is as it was. The insertion cuts the message in three, and each piece is sent by itself:
+ * where the server has not set TCP_NODELAY the second would wait for the first to be acknowledged. So they
+ * are made one again, if there is memory for that. */
 static __always_inline bool insert(struct sk_msg_md *msg, __u32 at, bool *ret_broken)
 {
     if (bpf_msg_push_data(msg, at, CLOSE_LINE, 0))
         return false;
-    char *data = 0, *data_end = 0;
-    if (bpf_msg_pull_data(msg, at, at + CLOSE_LINE, 0) == 0) {
-        data = (char *)(long)msg->data;
-        data_end = (char *)(long)msg->data_end;
-    }
-    if (!data || data + CLOSE_LINE > data_end) {
-        *ret_broken = bpf_msg_pop_data(msg, at, CLOSE_LINE, 0) != 0;
-        return false;
-    }
-    for (__u32 i = 0; i < CLOSE_LINE; i++)
-        data[i] = close_line[i];
-    return true;
+    if (write_insertion(msg, 0, at + CLOSE_LINE + 1, at) || write_insertion(msg, at, at + CLOSE_LINE, at))
+        return true;
+    *ret_broken = bpf_msg_pop_data(msg, at, CLOSE_LINE, 0) != 0;
+    return false;
 }
 
 #endif

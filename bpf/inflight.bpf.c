@@ -311,7 +311,8 @@ static __always_inline void look_at_connection(
     seen->unread += unread;
     seen->unsent += unsent;
     seen->unlisted += is_unlisted(connection, state);
-    seen->enlisted += state == TCP_ESTABLISHED && connection->farewell & INFLIGHT_ENLISTED;
+    seen->untold += state == TCP_ESTABLISHED &&
+                    (connection->farewell & (INFLIGHT_ENLISTED | INFLIGHT_TOLD)) == INFLIGHT_ENLISTED;
     if (!busy)
         return;
     seen->busy++;

@@ -430,7 +430,7 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
     ret->unread = look->unread;
     ret->unsent = look->unsent;
     ret->unlisted = look->unlisted;
-    ret->enlisted = look->enlisted;
+    ret->untold = look->untold;
     ret->last_write_us_ago = numbers.last_write_us_ago;
     if (look->busy)
         ret->oldest_busy_ms = (int64_t)look->oldest_busy_ticks * inflight->tick_ns / 1000000;

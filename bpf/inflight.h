@@ -37,6 +37,7 @@ enum inflight_farewell {
     INFLIGHT_UNLISTABLE = 2,  /* the kernel didn't let it in */
     INFLIGHT_AT_BOUNDARY = 4, /* `boundary` is known */
     INFLIGHT_CORKED = 8,      /* a part of an answer's head is held back until the rest comes */
+    INFLIGHT_TOLD = 64,       /* an answer said close on it */
     INFLIGHT_IN_BATCH = 32,   /* one write had several answers */
     INFLIGHT_LEFT_ALONE = 16, /* it doesn't speak HTTP any more */
 };
@@ -95,7 +96,7 @@ struct inflight_look {
     __u64 unsent;            /* connections with bytes that the client has not acknowledged yet */
     __u64 oldest_busy_ticks; /* for how long the oldest busy one is, in jiffies */
     __u64 unlisted;          /* connections that the farewell could enlist, and hasn't */
-    __u64 enlisted;          /* … and those that it has */
+    __u64 untold;            /* … and those that it has, with no answer yet that said close */
     __u64 pad;
 };
 _Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");

@@ -59,7 +59,7 @@ struct tracker_look {
     uint64_t unread;           /* connections with bytes that were not read yet */
     uint64_t unsent;           /* connections with bytes that the client has not acknowledged yet */
     uint64_t unlisted;         /* connections that a farewell could enlist, and hasn't (farewell.h) */
-    uint64_t enlisted;         /* … and those that it has */
+    uint64_t untold;           /* … and those that it has, with no answer yet that said close */
     int64_t last_write_us_ago; /* as of tracker_seen(), not of the look; -1: none is known */
     int64_t oldest_busy_ms;    /* for how long; -1: none is busy */
 };

@@ -226,8 +226,11 @@ static void tell(struct generation *generation)
     generation->settle = NULL;
     readiness_free(generation->readiness);
     generation->readiness = NULL;
-    for (struct worker *worker = generation->workers; worker; worker = worker->next)
+    for (struct worker *worker = generation->workers; worker; worker = worker->next) {
         worker_drain(worker, steered);
+        if (service_is_stopping(generation->service))
+            worker_stop_accepting(worker);
+    }
     release_endpoints(generation, service_is_stopping(generation->service));
     master_changed(generation->service->master);
 }

@@ -193,27 +193,33 @@ static bool has_streams(const struct generation *generation)
     return false;
 }
 
-/* Its clients have left, or had their time: nothing was heard of any for idle_grace, or some can't be told
- * and the others could have been. */
-static bool is_done(struct worker *worker, const struct tracker_look *look,
+/* When its drain signal comes. NOT_YET: some client can be told still. */
+enum told { NOT_YET, ALL_TOLD, SOME_UNHELPED, ALL_SILENT };
+
+/* Its clients have been told, or had their time: nothing was heard of any for idle_grace, or some can't be
+ * told and the others could have been. */
+static enum told how_told(struct worker *worker, const struct tracker_look *look,
     const struct tracker_numbers *numbers, const struct farewell_counts *counts)
 {
-    int64_t now_ms = clock_monotonic_ms(), grace_ms = worker->generation->settings->drain_idle_grace_ms;
-    uint64_t open = look->enlisted + look->unlisted;
+    const struct config_service *settings = worker->generation->settings;
+    int64_t now_ms = clock_monotonic_ms(), grace_ms = settings->drain_idle_grace_ms;
+    int64_t held_ms = now_ms - worker->drain.began_us / 1000;
+    uint64_t untold = look->untold + look->unlisted;
     if (!look->known || !numbers->known)
-        return false;
+        return NOT_YET;
     /* One that was just accepted may be about to ask. */
-    if (!open)
-        return now_ms - worker->drain.began_us / 1000 >= worker->generation->settings->drain_quiet_ms;
-    if (!worker->told_since_ms || worker->told_open != open || worker->told_answers != counts->answers)
-        worker->told_since_ms = now_ms;
-    worker->told_open = open;
-    worker->told_answers = counts->answers;
-    if (has_unhelped(counts) &&
-        now_ms - worker->drain.began_us / 1000 >= (grace_ms < 0 ? GRACE_MS : grace_ms))
-        return true;
-    return grace_ms >= 0 && now_ms - worker->told_since_ms >= grace_ms &&
-           (!numbers->in_flight || has_streams(worker->generation));
+    if (!untold)
+        return held_ms >= settings->drain_quiet_ms ? ALL_TOLD : NOT_YET;
+    if (!worker->heard_ms || worker->untold != untold || worker->answers != counts->answers)
+        worker->heard_ms = now_ms;
+    worker->untold = untold;
+    worker->answers = counts->answers;
+    if (has_unhelped(counts) && held_ms >= (grace_ms < 0 ? GRACE_MS : grace_ms))
+        return SOME_UNHELPED;
+    if (grace_ms >= 0 && now_ms - worker->heard_ms >= grace_ms &&
+        (!numbers->in_flight || has_streams(worker->generation)))
+        return ALL_SILENT;
+    return NOT_YET;
 }
 
 struct round {
@@ -237,10 +243,11 @@ static void look_at(struct worker *worker, struct round *round)
     tracking_look(tracking, worker, &look);
     if (look.unlisted)
         round->pass = true;
-    if (worker->held && is_done(worker, &look, &numbers, &counts)) {
-        worker_idle_closed(worker, look.enlisted + look.unlisted);
-        worker_tell(worker);
-    }
+    enum told told = worker->held ? how_told(worker, &look, &numbers, &counts) : NOT_YET;
+    if (told == ALL_SILENT)
+        worker_idle_closed(worker, look.untold + look.unlisted);
+    if (told != NOT_YET)
+        worker_tell(worker, told == ALL_SILENT);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx)

@@ -305,6 +305,7 @@ static int restore_worker(
     worker->accepts = from->accepts;
     worker->farewell = from->farewell;
     worker->held = from->held;
+    worker->grace_spent = from->grace_spent;
     worker->idle_closed = from->idle_closed;
     worker->flows_tracked = from->flows_tracked;
     if (from->uncaptured && *from->uncaptured)

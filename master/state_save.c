@@ -48,6 +48,7 @@ static void save_worker(struct arena *arena, const struct worker *worker, Gaples
     ret->accepts = worker->accepts;
     ret->farewell = worker->farewell;
     ret->held = worker->held;
+    ret->grace_spent = worker->grace_spent;
     ret->idle_closed = worker->idle_closed;
     ret->flows_tracked = worker->flows_tracked;
     ret->handed_off = handoff_done(&worker->handoff);

@@ -343,8 +343,9 @@ void tracking_look(struct tracking *tracking, const struct worker *worker, struc
 static struct drain_settings drain_settings(const struct worker *worker)
 {
     const struct config_service *settings = worker->generation->settings;
-    return (struct drain_settings){.quiet_us = settings->drain_quiet_ms * 1000,
-        .idle_grace_us = settings->drain_idle_grace_ms < 0 ? -1 : settings->drain_idle_grace_ms * 1000};
+    int64_t grace_ms = worker->grace_spent ? 0 : settings->drain_idle_grace_ms;
+    return (struct drain_settings){
+        .quiet_us = settings->drain_quiet_ms * 1000, .idle_grace_us = grace_ms < 0 ? -1 : grace_ms * 1000};
 }
 
 /* By what is counted as it happens, without a look: the time at which one could find it drained, or 0 where
@@ -430,7 +431,7 @@ static void judge(void *ctx, struct worker *worker)
     if (step.verdict == DRAIN_STOP) {
         worker_idle_closed(worker, found.connections);
         if (worker->held) {
-            worker_tell(worker);
+            worker_tell(worker, true);
             return;
         }
         worker->watched = false;

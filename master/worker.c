@@ -462,15 +462,26 @@ void worker_idle_closed(struct worker *worker, uint64_t connections)
     worker->idle_closed = connections;
 }
 
-void worker_tell(struct worker *worker)
+void worker_tell(struct worker *worker, bool grace_spent)
 {
     if (!worker->held || worker->state != WORKER_DRAINING)
         return;
     worker->held = worker->accepts = false;
+    worker->grace_spent = grace_spent;
     worker_signal(worker, settings_of(worker)->drain_signal);
     log_event(LOG_DEBUG, "worker gets its drain signal", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
     tracking_drain(master_of(worker)->tracking, worker, true);
     master_changed(master_of(worker));
+}
+
+void worker_stop_accepting(struct worker *worker)
+{
+    if (worker->state != WORKER_DRAINING || !worker->accepts)
+        return;
+    if (worker->held)
+        worker_tell(worker, false);
+    else
+        worker_stop(worker);
 }
 
 void worker_drain_silent(struct worker *worker)

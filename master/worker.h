@@ -86,20 +86,21 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
-    unsigned slot;      /* the tracker's (tracking.h); 0: none */
-    bool tracked;       /* every connection that it can have is */
-    bool flows_tracked; /* every connection is, or is a flow that steering knows */
-    bool counted;       /* … and counted as it comes and goes; false: only looks tell how many are open */
-    bool watched;       /* it drains, and gets its stop signal when it is found to be drained */
-    bool accepts;       /* … and goes on accepting: it has been told nothing */
-    bool farewell;      /* its clients are told to close (keepalive.h) */
-    bool held;          /* its drain signal waits for that */
-    uint64_t told_answers; /* … with so many answers looked at, */
-    uint64_t told_open;    /* so many connections that are left, */
-    int64_t told_since_ms; /* and no change since then (CLOCK_MONOTONIC) */
-    uint64_t idle_closed;  /* idle connections that it had when it was told, or ended */
-    bool counts_lost;      /* … said in the log: the tracker can't tell, or not by its counts */
-    bool restored_exit;    /* it ended while no master was there; told once the loop runs (master.c) */
+    unsigned slot;        /* the tracker's (tracking.h); 0: none */
+    bool tracked;         /* every connection that it can have is */
+    bool flows_tracked;   /* every connection is, or is a flow that steering knows */
+    bool counted;         /* … and counted as it comes and goes; false: only looks tell how many are open */
+    bool watched;         /* it drains, and gets its stop signal when it is found to be drained */
+    bool accepts;         /* … and goes on accepting: it has been told nothing */
+    bool farewell;        /* its clients are told to close (keepalive.h) */
+    bool held;            /* its drain signal waits for that */
+    uint64_t untold;      /* … with so many connections whose clients weren't told yet, */
+    uint64_t answers;     /* so many answers looked at, */
+    int64_t heard_ms;     /* and no change since then (CLOCK_MONOTONIC) */
+    bool grace_spent;     /* its idle connections have had drain.idle_grace before it was told */
+    uint64_t idle_closed; /* idle connections that it had when it was told, or ended */
+    bool counts_lost;     /* … said in the log: the tracker can't tell, or not by its counts */
+    bool restored_exit;   /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
     int start_fd; /* spawn.h, -1 once the outcome is known */
     struct drain drain;
@@ -138,11 +139,15 @@ void worker_free(struct worker *worker);
  * one that isn't ready yet gets the stop signal. Does nothing when it is already draining or further. */
 void worker_drain(struct worker *worker, bool steered);
 
+/* Where it drains and goes on accepting: its drain signal, or the stop signal if it has none. Its sockets are
+ * to be shut down, and there are servers that end when accept(2) fails. */
+void worker_stop_accepting(struct worker *worker);
+
 /* So many connections that are idle end with it, or by its drain signal. */
 void worker_idle_closed(struct worker *worker, uint64_t connections);
 
-/* Its drain signal now, if that was held back: its clients have left, or had their time. */
-void worker_tell(struct worker *worker);
+/* Its drain signal now, if that was held back. grace_spent: its idle connections have had their time. */
+void worker_tell(struct worker *worker, bool grace_spent);
 
 /* A native worker that drains can't say any more when it is done: the tracker finds out, else the timeout
  * ends it. */
