@@ -7,18 +7,20 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* What one try may take, and all of them. */
+/* What one try may take, one that opens two things of the kernel's, and all of them. */
 #define TRY_MS 1000
-#define ALL_MS 2500
+#define LONG_TRY_MS 2000
+#define ALL_MS 3500
 
 static const char help[] =
     "usage: gapless doctor [--json]\n"
     "\n"
     "Says what this host can do, with the rights of whoever asks: capture of what a\n"
-    "server binds itself, steering of connections from generation to generation, and\n"
-    "tracking of what is in flight. Each is really tried, on loopback and in the\n"
-    "directory for temporary files; no master is needed, and nothing is left. What\n"
-    "doesn't work has a reason, and below it what can be done.\n"
+    "server binds itself, steering of connections from generation to generation,\n"
+    "tracking of what is in flight, and telling clients of kept connections to close.\n"
+    "Each is really tried, on loopback and in the directory for temporary files; no\n"
+    "master is needed, and nothing is left. What doesn't work has a reason, and below\n"
+    "it what can be done.\n"
     "\n"
     "  --json        the same as one JSON object\n"
     "  --help\n"
@@ -29,16 +31,18 @@ static const char help[] =
 static const struct {
     enum finding_id id;
     doctor_try *try;
+    long most_ms;
 } tries[] = {
-    {FINDING_KERNEL, try_kernel},
-    {FINDING_PIDFD, try_pidfd},
-    {FINDING_OPEN_FILES, try_open_files},
-    {FINDING_CAPTURE, try_capture},
-    {FINDING_STEERING_EBPF, try_steering_ebpf},
-    {FINDING_STEERING_CBPF, try_steering_cbpf},
-    {FINDING_STEERING_PATH, try_steering_path},
-    {FINDING_TRACKING_EBPF, try_tracking_ebpf},
-    {FINDING_TRACKING_SOCK_DIAG, try_tracking_sock_diag},
+    {FINDING_KERNEL, try_kernel, TRY_MS},
+    {FINDING_PIDFD, try_pidfd, TRY_MS},
+    {FINDING_OPEN_FILES, try_open_files, TRY_MS},
+    {FINDING_CAPTURE, try_capture, TRY_MS},
+    {FINDING_STEERING_EBPF, try_steering_ebpf, TRY_MS},
+    {FINDING_STEERING_CBPF, try_steering_cbpf, TRY_MS},
+    {FINDING_STEERING_PATH, try_steering_path, TRY_MS},
+    {FINDING_TRACKING_EBPF, try_tracking_ebpf, TRY_MS},
+    {FINDING_TRACKING_SOCK_DIAG, try_tracking_sock_diag, TRY_MS},
+    {FINDING_KEEPALIVE, try_keepalive, LONG_TRY_MS},
 };
 
 static long now_ms(void)
@@ -53,7 +57,8 @@ static void try_all(struct findings *findings)
     long deadline = now_ms() + ALL_MS;
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
         long left = deadline - now_ms();
-        bounded_run(tries[i].try, tries[i].id, left < TRY_MS ? (int)left : TRY_MS, findings);
+        bounded_run(
+            tries[i].try, tries[i].id, (int)(left < tries[i].most_ms ? left : tries[i].most_ms), findings);
     }
     /* It is found with capture. */
     struct finding *found = &findings->all[FINDING_NO_NEW_PRIVS];

@@ -37,6 +37,7 @@ const char *finding_name(enum finding_id id)
         [FINDING_STEERING_PATH] = "steering_path",
         [FINDING_TRACKING_EBPF] = "tracking_ebpf",
         [FINDING_TRACKING_SOCK_DIAG] = "tracking_sock_diag",
+        [FINDING_KEEPALIVE] = "keepalive",
     };
     return (unsigned)id < FINDING_COUNT ? names[id] : "?";
 }

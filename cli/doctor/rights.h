@@ -7,11 +7,12 @@
 
 #include <sys/capability.h>
 
+#define RIGHTS_MOST 3
+
 /* What a finding about BPF needs, and what there is without. */
 struct rights_bpf {
-    const cap_value_t *needed;
+    const cap_value_t *needed; /* RIGHTS_MOST of them at most */
     size_t count;
-    const char *names;     /* "CAP_BPF and CAP_PERFMON" */
     const char *kernel;    /* "Linux 5.14 or later" */
     const char *otherwise; /* "without, …" */
 };

@@ -141,7 +141,6 @@ void try_steering_ebpf(struct findings *findings)
     static const cap_value_t needed[] = {CAP_BPF};
     static const struct rights_bpf bpf = {.needed = needed,
         .count = 1,
-        .names = "CAP_BPF",
         .kernel = "Linux 5.14 or later",
         .otherwise = "without, TCP is steered by cbpf and UDP is shared"};
     struct finding *finding = &findings->all[FINDING_STEERING_EBPF];

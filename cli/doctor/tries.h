@@ -19,5 +19,6 @@ doctor_try try_steering_cbpf;
 doctor_try try_steering_path;
 doctor_try try_tracking_ebpf;
 doctor_try try_tracking_sock_diag;
+doctor_try try_keepalive;
 
 #endif

@@ -18,9 +18,11 @@ import unittest
 import harness
 
 NAMES = ["kernel", "pidfd", "open_files", "capture", "no_new_privs", "steering_ebpf", "steering_cbpf", "steering_path",
-         "tracking_ebpf", "tracking_sock_diag"]
+         "tracking_ebpf", "tracking_sock_diag", "keepalive"]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 WITHOUT_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin")
+# CAP_SYS_ADMIN stands for CAP_NET_ADMIN there.
+WITHOUT_NET_ADMIN = ("setpriv", "--inh-caps=-net_admin,-sys_admin", "--bounding-set=-net_admin,-sys_admin")
 ROOT = os.getuid() == 0 and shutil.which("setpriv")
 BUILT_WITH_BPF = os.environ.get("GAPLESS_BPF") == "1"
 CLI_PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/cli.md"
@@ -89,14 +91,15 @@ class DoctorTest(harness.TestCase):
         found = self.examine()
         ebpf = "ok" if BUILT_WITH_BPF else "no"
         self.assert_states(found, kernel="ok", pidfd="ok", capture="ok", no_new_privs="ok", steering_ebpf=ebpf,
-                           steering_cbpf="ok", steering_path="ok", tracking_ebpf=ebpf, tracking_sock_diag="ok")
+                           steering_cbpf="ok", steering_path="ok", tracking_ebpf=ebpf, tracking_sock_diag="ok",
+                           keepalive=ebpf)
         self.assertTrue(found["works"])
         self.assertIn(platform.release(), found["findings"]["kernel"]["detail"])
 
     @unittest.skipIf(BUILT_WITH_BPF, "this build has BPF")
     def test_build_without_bpf_says_so(self):
         found = self.examine()
-        for name in ("steering_ebpf", "tracking_ebpf"):
+        for name in ("steering_ebpf", "tracking_ebpf", "keepalive"):
             self.assertIn("this build has no BPF", found["findings"][name]["detail"])
             self.assert_advice(found, name, "build gapless with BPF")
         self.assertTrue(found["works"])
@@ -105,26 +108,42 @@ class DoctorTest(harness.TestCase):
     def test_nobody_can_do_enough(self):
         found = self.examine(wrapper=NOBODY)
         self.assert_states(found, pidfd="ok", capture="ok", no_new_privs="limited", steering_ebpf="no",
-                           steering_cbpf="ok", steering_path="ok", tracking_ebpf="no", tracking_sock_diag="ok")
+                           steering_cbpf="ok", steering_path="ok", tracking_ebpf="no", tracking_sock_diag="ok",
+                           keepalive="no")
         self.assert_advice(found, "no_new_privs", "CAP_SYS_ADMIN")
+        self.assert_advice(found, "keepalive", "drain signal", "retry", "docs/keepalive.md")
+        self.assertTrue(found["works"])
         if BUILT_WITH_BPF:
             self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF ", "cbpf")
             self.assert_advice(found, "tracking_ebpf", "give gapless CAP_BPF and CAP_PERFMON ", "sock_diag")
+            self.assertIn("the ebpf tracker is needed", found["findings"]["keepalive"]["detail"])
+            self.assert_advice(found, "keepalive", "give gapless CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ")
 
     @unittest.skipUnless(ROOT and BUILT_WITH_BPF, "needs root and BPF")
     def test_root_without_the_capabilities_of_bpf_is_told_which(self):
         found = self.examine(wrapper=WITHOUT_BPF)
-        self.assert_states(found, capture="ok", steering_ebpf="no", steering_cbpf="ok", tracking_ebpf="no")
+        self.assert_states(found, capture="ok", steering_ebpf="no", steering_cbpf="ok", tracking_ebpf="no",
+                           keepalive="no")
         self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF ")
+        self.assert_advice(found, "keepalive", "give gapless CAP_BPF and CAP_PERFMON ")
+
+    @unittest.skipUnless(ROOT and BUILT_WITH_BPF, "needs root and BPF")
+    def test_capability_that_only_keepalive_needs_is_named_alone(self):
+        found = self.examine(wrapper=WITHOUT_NET_ADMIN)
+        self.assert_states(found, steering_ebpf="ok", tracking_ebpf="ok", keepalive="no")
+        self.assertTrue(found["works"])
+        self.assertIn("not permitted", found["findings"]["keepalive"]["detail"])
+        self.assert_advice(found, "keepalive", "give gapless CAP_NET_ADMIN ", "drain signal", "docs/keepalive.md")
 
     @unittest.skipUnless(can_unshare("-Ur"), "cannot make a user namespace here")
     def test_capabilities_of_a_user_namespace_do_not_count_for_bpf(self):
         found = self.examine(wrapper=("unshare", "-Ur"))
         self.assert_states(found, capture="ok", no_new_privs="ok", steering_ebpf="no", steering_cbpf="ok",
-                           steering_path="ok", tracking_ebpf="no", tracking_sock_diag="ok")
+                           steering_path="ok", tracking_ebpf="no", tracking_sock_diag="ok", keepalive="no")
         if BUILT_WITH_BPF:
             self.assert_advice(found, "steering_ebpf", "outside of a user namespace", "CAP_BPF")
             self.assert_advice(found, "tracking_ebpf", "outside of a user namespace", "CAP_PERFMON")
+            self.assert_advice(found, "keepalive", "outside of a user namespace", "CAP_NET_ADMIN")
 
     @unittest.skipUnless(can_unshare("-Urn"), "cannot make a network namespace here")
     def test_without_loopback_it_says_that(self):
@@ -163,7 +182,7 @@ class DoctorTest(harness.TestCase):
             start = time.monotonic()
             self.run_doctor()
             if not harness.SANITIZED:
-                self.assertLess(time.monotonic() - start, 3)
+                self.assertLess(time.monotonic() - start, 4)
             self.assertEqual(harness.children_of(os.getpid()), [])
 
     def test_usage(self):

@@ -57,6 +57,7 @@ static void text_has_a_line_for_each_and_its_advice_below(void **state)
                               "ok       steering_path       detail 7\n"
                               "ok       tracking_ebpf       detail 8\n"
                               "ok       tracking_sock_diag  detail 9\n"
+                              "ok       keepalive           detail 10\n"
                               "gapless works here\n");
     free(text);
 }
@@ -94,6 +95,7 @@ static void one_form_of_each_need_suffices(void **state)
         fill(&findings, FINDING_OK);
         finding_set(&findings.all[FINDING_OPEN_FILES], FINDING_NO, "no");
         finding_set(&findings.all[FINDING_NO_NEW_PRIVS], FINDING_NO, "no");
+        finding_set(&findings.all[FINDING_KEEPALIVE], FINDING_NO, "no");
         for (unsigned form = 0; form < needs[i].count; form++)
             finding_set(&findings.all[needs[i].forms[form]], FINDING_NO, "no");
         assert_false(findings_suffice(&findings));
