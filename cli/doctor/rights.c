@@ -74,7 +74,7 @@ static void advise_right(struct finding *finding, const struct rights_bpf *bpf)
 
 void rights_advise_bpf(struct finding *finding, int code, const struct rights_bpf *bpf)
 {
-    char kernel[128];
+    char kernel[256];
     snprintf(kernel, sizeof kernel, "use %s; %s", bpf->kernel, bpf->otherwise);
     if (!is_built_with_bpf())
         finding_advise(finding, "build gapless with BPF (-Dbpf=enabled); %s", bpf->otherwise);

@@ -9,6 +9,7 @@
 
 #include "cli/doctor/bounded.h"
 #include "cli/doctor/finding.h"
+#include "cli/doctor/rights.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -152,6 +153,27 @@ static void json_is_utf8_whatever_the_detail_is(void **state)
     json_decref(json);
 }
 
+/* The longest that there is. */
+static void advice_is_whole_whatever_failed(void **state)
+{
+    static const cap_value_t needed[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
+    static const char otherwise[] =
+        "without, the drain signal and a proxy's retry are what is left (docs/keepalive.md)";
+    static const struct rights_bpf bpf = {.needed = needed,
+        .count = 3,
+        .kernel = "Linux 6.3 or later with CONFIG_DEBUG_INFO_BTF",
+        .otherwise = otherwise};
+    static const int codes[] = {EPERM, ENODATA, EOPNOTSUPP};
+    struct finding finding;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        finding_set(&finding, FINDING_NO, "no");
+        rights_advise_bpf(&finding, codes[i], &bpf);
+        const char *found = strstr(finding.advice, otherwise);
+        assert_non_null(found);
+        assert_string_equal(found, otherwise);
+    }
+}
+
 static void find(struct findings *findings)
 {
     finding_set(&findings->all[FINDING_PIDFD], FINDING_OK, "found");
@@ -214,6 +236,7 @@ int main(void)
         cmocka_unit_test(one_form_of_each_need_suffices),
         cmocka_unit_test(json_says_the_same_by_stable_keys),
         cmocka_unit_test(json_is_utf8_whatever_the_detail_is),
+        cmocka_unit_test(advice_is_whole_whatever_failed),
         cmocka_unit_test(try_says_what_it_found),
         cmocka_unit_test(try_that_fails_to_answer_is_a_finding),
         cmocka_unit_test(try_that_hangs_is_ended_and_a_finding),
