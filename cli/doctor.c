@@ -7,10 +7,10 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* What one try may take, one that opens two things of the kernel's, and all of them. */
+/* What one try may take, one that loads more than a program or two (on a busy host), and all of them. */
 #define TRY_MS 1000
 #define LONG_TRY_MS 2000
-#define ALL_MS 3500
+#define ALL_MS 4500
 
 static const char help[] =
     "usage: gapless doctor [--json]\n"
@@ -40,7 +40,7 @@ static const struct {
     {FINDING_STEERING_EBPF, try_steering_ebpf, TRY_MS},
     {FINDING_STEERING_CBPF, try_steering_cbpf, TRY_MS},
     {FINDING_STEERING_PATH, try_steering_path, TRY_MS},
-    {FINDING_TRACKING_EBPF, try_tracking_ebpf, TRY_MS},
+    {FINDING_TRACKING_EBPF, try_tracking_ebpf, LONG_TRY_MS},
     {FINDING_TRACKING_SOCK_DIAG, try_tracking_sock_diag, TRY_MS},
     {FINDING_KEEPALIVE, try_keepalive, LONG_TRY_MS},
 };
