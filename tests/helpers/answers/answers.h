@@ -44,7 +44,7 @@ struct answers_record {
     _Atomic uint64_t wrong_seed;       /* of the first of these findings */
     _Atomic uint64_t partial;          /* sends that took a part of what was given */
     _Atomic uint64_t again;            /* … and nothing, EAGAIN */
-    _Atomic uint64_t spurious_again;   /* EAGAIN, by a recv that blocks */
+    _Atomic uint64_t spurious_again;   /* recv that failed with EAGAIN, though it blocks */
 };
 
 extern struct answers_record *answers_record;
@@ -75,8 +75,10 @@ struct answer {
     bool last; /* the connection ends with it */
 };
 
+enum kind { ORDINARY, BIG_HEAD, LAST };
+
 /* Appends the answer of a seed to what is there. */
-void answer_add(struct answer *answer, uint64_t seed, bool head_method, bool last);
+void answer_add(struct answer *answer, uint64_t seed, bool head_method, enum kind kind);
 void answer_put(struct answer *answer, const char *text, size_t size);
 void answer_mark(struct answer *answer, size_t place);
 void answer_free(struct answer *answer);
@@ -87,7 +89,7 @@ enum framing { UNFRAMED, LENGTH, CHUNKED, TWO_LENGTHS, SAME_LENGTHS, LENGTH_AND_
 enum oddity { REGULAR, FOLDED, BARE_LF };
 
 struct shape {
-    bool http10, bodiless, last;
+    bool http10, bodiless, last, big;
     unsigned status;
     enum framing framing;
     enum oddity oddity;

@@ -210,9 +210,9 @@ static void add_filler(struct fields *fields, struct random *random)
     add(fields, "%s", field);
 }
 
-static size_t draw_head_size(struct random *random)
+static size_t draw_head_size(struct random *random, bool big)
 {
-    unsigned kind = random_below(random, 100);
+    unsigned kind = big ? 98 : random_below(random, 100);
     if (kind < 20)
         return 0;
     if (kind < 75)
@@ -266,7 +266,7 @@ static void put_fields(
 void head_put(struct answer *answer, struct random *random, const struct shape *shape)
 {
     struct fields fields;
-    size_t wanted = draw_head_size(random);
+    size_t wanted = draw_head_size(random, shape->big);
     unsigned place = random_below(random, 3);
     fields.used = fields.count = 0;
     add_framing(&fields, random, shape);

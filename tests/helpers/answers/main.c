@@ -39,7 +39,8 @@ struct request {
     size_t content;
     uint64_t seed;
     unsigned join;
-    bool head, last, hold_read, hold_write, setup, generation;
+    enum kind kind;
+    bool head, hold_read, hold_write, setup, generation;
 };
 
 /* ── requests ── */
@@ -51,8 +52,7 @@ static bool receive(struct peer *peer, size_t most)
     ssize_t n;
     while ((n = recv(peer->connection.fd, peer->buffer + peer->used, most, 0)) < 0 &&
            (errno == EINTR || errno == EAGAIN))
-        if (errno == EAGAIN && answers_record->spurious_again++ < 3) /* the socket blocks */
-            fprintf(stderr, "answers: recv: %s\n", strerror(errno));
+        answers_record->spurious_again += errno == EAGAIN;
     if (n <= 0)
         return false;
     peer->used += (size_t)n;
@@ -87,7 +87,7 @@ static bool read_request(struct peer *peer, size_t at, struct request *request)
     request->head = strncmp(line, "HEAD ", 5) == 0;
     request->setup = strncmp(path, "/setup", 6) == 0;
     request->generation = strncmp(path, "/generation", 11) == 0;
-    request->last = path[1] == 'z';
+    request->kind = path[1] == 'z' ? LAST : path[1] == 'b' ? BIG_HEAD : ORDINARY;
     request->seed = query(path, "seed=", 0);
     request->join = (unsigned)query(path, "join=", 1);
     request->hold_read = strstr(path, "hold=read") != NULL;
@@ -128,10 +128,11 @@ static bool answer_text(struct peer *peer, const char *text)
 
 static bool answer_setup(struct peer *peer)
 {
-    int sndbuf = (int)query(peer->buffer, "sndbuf=", 0);
+    int on = 1, sndbuf = (int)query(peer->buffer, "sndbuf=", 0);
     uint64_t plan = query(peer->buffer, "plan=", UINT64_MAX);
     peer->exactly = query(peer->buffer, "read=", 0);
-    peer->connection.zerocopy = query(peer->buffer, "zerocopy=", 0);
+    peer->connection.zerocopy = strstr(peer->buffer, "zerocopy=1") &&
+                                setsockopt(peer->connection.fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) == 0;
     peer->connection.plan = plan < PLAN_COUNT ? (int)plan : -1;
     if (sndbuf)
         setsockopt(peer->connection.fd, SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof sndbuf);
@@ -157,7 +158,7 @@ static bool answer_seeds(struct peer *peer, const struct request *first, bool *l
         }
         at += request.size;
         answers_record->requests++;
-        answer_add(&answer, request.seed, request.head, request.last);
+        answer_add(&answer, request.seed, request.head, request.kind);
     }
     drop(peer, at);
     if (!read_content(peer, request.content)) {

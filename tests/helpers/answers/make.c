@@ -189,9 +189,11 @@ static enum framing draw_framing(struct random *random, const struct shape *shap
     return random_chance(random, 55) ? LENGTH : CHUNKED;
 }
 
-static struct shape draw_shape(struct random *random, bool head_method, bool last)
+static struct shape draw_shape(struct random *random, bool head_method, enum kind kind)
 {
-    struct shape shape = {.last = last, .http10 = random_chance(random, last ? 40 : 12)};
+    bool last = kind == LAST;
+    struct shape shape = {
+        .last = last, .big = kind == BIG_HEAD, .http10 = random_chance(random, last ? 40 : 12)};
     shape.status = last && random_chance(random, 10) && !head_method ? 101 : draw_status(random);
     shape.bodiless = head_method || shape.status == 204 || shape.status == 304;
     shape.http10 = shape.http10 && shape.status != 101;
@@ -229,10 +231,10 @@ static void put_body(struct answer *answer, struct random *random, const struct 
         put_content(answer, random, shape->body_size);
 }
 
-void answer_add(struct answer *answer, uint64_t seed, bool head_method, bool last)
+void answer_add(struct answer *answer, uint64_t seed, bool head_method, enum kind kind)
 {
-    struct random random = {.state = seed * 4 + head_method * 2 + last};
-    struct shape shape = draw_shape(&random, head_method, last);
+    struct random random = {.state = seed * 8 + head_method * 4 + kind};
+    struct shape shape = draw_shape(&random, head_method, kind);
     answer_mark(answer, answer->size);
     if (!shape.http10)
         put_interim(answer, &random);
@@ -240,5 +242,5 @@ void answer_add(struct answer *answer, uint64_t seed, bool head_method, bool las
     head_put(answer, &random, &shape);
     answer->body = answer->size;
     put_body(answer, &random, &shape);
-    answer->last = last;
+    answer->last = kind == LAST;
 }

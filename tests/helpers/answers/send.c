@@ -333,10 +333,7 @@ static bool send_zerocopy_piece(struct connection *connection, const char *data,
 
 static bool send_zerocopy(struct connection *connection, struct answer *answer, bool split)
 {
-    int on = 1;
-    if (setsockopt(connection->fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) < 0)
-        connection->zerocopy_broken = true;
-    if (connection->zerocopy_broken || connection->zerocopy_sent > ZEROCOPY_IDS - 64)
+    if (!connection->zerocopy || connection->zerocopy_broken || connection->zerocopy_sent > ZEROCOPY_IDS - 64)
         return send_bytes(connection, answer->data, answer->size, 0);
     size_t cuts[CUTS_MAX] = {0, answer->size};
     unsigned count = split ? draw_cuts(connection, answer, cuts, 4) : 2;
