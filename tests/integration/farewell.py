@@ -314,7 +314,7 @@ def compare(before, after, how, counts, must=False):
             raise Wrong(f"{where}: says close once more: {_differing(old.head, new.head)}")
         if kind != NOTHING and not last:
             counts.add(f"early {how}")
-            if how in (SINGLE, ONE) or (how == JOINED and size < MESSAGE):
+            if how in (SINGLE, ONE) or (how == JOINED and (number > 1 or size < MESSAGE)):
                 raise Wrong(f"{where}: says close, and is not the last: {_differing(old.head, new.head)}")
         told = told or kind != NOTHING
         if last and not told and best not in (NOTHING, ANYTHING):
@@ -512,9 +512,9 @@ class Asker:
     def open_narrow(self, count, plan, big=False):
         """Connections of which each fills up: the server has a small buffer, the client reads slowly."""
         for number in range(count):
-            pair = Pair(self.subject, self.reference, SINGLE, slow=True, sndbuf=(4608, 16384)[number % 2], plan=plan,
-                        patience=self.patience)
-            pair.big = big
+            pair = Pair(self.subject, self.reference, (SINGLE, ONE)[number % 2], slow=True, sndbuf=(4608, 16384)[number // 2 % 2],
+                        plan=plan, patience=self.patience)
+            pair.big = big and pair.how == SINGLE
             self.pairs.append(pair)
 
     def given(self, text):
