@@ -406,7 +406,9 @@ class Pair:
         count = 1 if self.how == SINGLE else rng.randint(2, BATCH_MOST)
         self.requests = []
         for number in range(count):
-            path = f"/{'z' if last and number == count - 1 else kind}?seed={rng.getrandbits(48)}" + (f"&join={count}" if self.how in (JOINED, CUT) and number == 0 else "")
+            path = f"/{'z' if last and number == count - 1 else kind}?seed={rng.getrandbits(48)}"
+            if self.how in (JOINED, CUT) and number == 0:
+                path += f"&join={count}"
             self.requests.append(Request(path, "HEAD" if rng.random() < 0.06 else "GET"))
         if self.how == SINGLE and rng.random() < 0.1:
             self.requests = [Request(self.requests[0].path, "POST", rng.randbytes(1 + int(2 ** (rng.random() * 16))))]
@@ -480,8 +482,9 @@ class Asker:
         for _ in range(count):
             how = self.patterns[len(self.pairs) % len(self.patterns)]
             plan = self.rng.choice((WHOLE, VECTORS)) if how == JOINED else None
-            self.pairs.append(Pair(self.subject, self.reference, how, plan=plan, zerocopy=zerocopy, slow=not roomy and self.rng.random() < 0.15,
-                                   sndbuf=0 if roomy else self.rng.choice((0, 0, 0, 4608, 16384)), patience=self.patience))
+            slow = not roomy and self.rng.random() < 0.15
+            sndbuf = 0 if roomy else self.rng.choice((0, 0, 0, 4608, 16384))
+            self.pairs.append(Pair(self.subject, self.reference, how, slow, sndbuf, plan, zerocopy, self.patience))
 
     def _batches(self, pairs, must=False, last=False, same=False):
         """Asks once on each of these, at the same time."""
