@@ -9,8 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -516,6 +516,36 @@ static void every_way_to_send_is_seen(void **state)
     }
 }
 
+/* As many segments as if nothing were inserted: else Nagle's algorithm keeps a part of the answer back until
+ * the client acknowledges the one before, which it does 40 ms later. */
+static void an_answer_leaves_in_one_piece(void **state)
+{
+    static const char body[8192];
+    char answer[sizeof body + 200], heard[sizeof answer];
+    struct world *world = *state;
+    struct tcp_info before, after;
+    socklen_t length = sizeof before;
+    for (size_t size = 0; size <= sizeof body; size += sizeof body / 2) {
+        int head = snprintf(answer, sizeof answer, "Server: test\r\nContent-Length: %zu\r\n\r\n", size);
+        memcpy(answer + head, body, size);
+        size_t heard_size = strlen(OK CLOSE) + (size_t)head + size;
+        memcpy(heard, OK CLOSE, strlen(OK CLOSE));
+        memcpy(heard + strlen(OK CLOSE), answer, (size_t)head + size);
+        memmove(answer + strlen(OK), answer, (size_t)head + size);
+        memcpy(answer, OK, strlen(OK));
+        begin(world);
+        setsockopt(world->server, IPPROTO_TCP, TCP_NODELAY, &(int){0}, sizeof(int));
+        ask(world);
+        assert_int_equal(getsockopt(world->server, IPPROTO_TCP, TCP_INFO, &before, &length), 0);
+        say(world, answer, heard_size - strlen(CLOSE));
+        assert_int_equal(getsockopt(world->server, IPPROTO_TCP, TCP_INFO, &after, &length), 0);
+        hear(world, heard, heard_size);
+        assert_int_equal(after.tcpi_data_segs_out - before.tcpi_data_segs_out, 1);
+        assert_int_equal(after.tcpi_notsent_bytes, 0);
+        end(world);
+    }
+}
+
 /* A sender that doesn't wait, against a client that doesn't read: what the kernel takes of each write is what
  * the client gets. */
 static void a_full_buffer_loses_nothing(void **state)
@@ -734,6 +764,7 @@ int main(void)
         cmocka_unit_test(after_a_switch_of_protocols_nothing_is_looked_at),
         cmocka_unit_test(a_long_head_is_looked_at_and_a_longer_one_isnt),
         cmocka_unit_test(every_way_to_send_is_seen),
+        cmocka_unit_test(an_answer_leaves_in_one_piece),
         cmocka_unit_test(a_full_buffer_loses_nothing),
         cmocka_unit_test(nobody_is_told_who_stays),
         cmocka_unit_test(who_speaks_no_http_is_let_out),
