@@ -110,7 +110,8 @@ int farewell_open(
     const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell, struct error *error)
 {
     if (!tracker || !tracker->backend->connections)
-        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "the ebpf tracker is needed");
+        return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "the ebpf tracker is needed%s%s",
+            tracker && *tracker->reason ? ": " : "", tracker ? tracker->reason : "");
     struct farewell *farewell = farewell_new();
     if (!farewell)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
