@@ -112,7 +112,7 @@ static __always_inline void set_boundary(struct inflight_connection *connection,
     connection->farewell |= INFLIGHT_AT_BOUNDARY;
 }
 
-enum outcome { PASSED, NOT_HTTP, TOO_LONG, IN_DOUBT, ALREADY, MORE, OVERWRITTEN, INSERTED, BROKEN };
+enum outcome { PASSED, NOT_HTTP, TOO_LONG, IN_DOUBT, ALREADY, UNFRAMED, MORE, OVERWRITTEN, INSERTED, BROKEN };
 
 static __always_inline bool has_room(const struct tcp_sock *tcp, int bytes)
 {
@@ -223,8 +223,11 @@ static __always_inline enum outcome look_at_head(
     }
     bool bodiless = status == 204 || status == 304;
     bool framed = bodiless || (head->has_encoding ? head->is_chunked : head->has_length);
-    if (head->says_close || !framed || (is_1_0 && !head->says_keep_alive))
+    if (head->says_close || (is_1_0 && !head->says_keep_alive))
         return ALREADY;
+    /* It ends with its connection, or is the answer to a HEAD. */
+    if (!framed)
+        return UNFRAMED;
     if (head->has_encoding && head->has_length)
         return IN_DOUBT;
     return say(connection, msg, head, tcp, bodiless);
@@ -250,7 +253,7 @@ static __always_inline void count(__u32 slot, enum outcome outcome)
         __sync_fetch_and_add(&numbers->overwritten, 1);
     else if (outcome == INSERTED)
         __sync_fetch_and_add(&numbers->inserted, 1);
-    else if (outcome == ALREADY)
+    else if (outcome == ALREADY || outcome == UNFRAMED)
         __sync_fetch_and_add(&numbers->already, 1);
     else if (outcome == MORE)
         __sync_fetch_and_add(&numbers->more, 1);
