@@ -262,7 +262,7 @@ static void begin_next(struct client *client, bool pause, uint64_t now_ns)
     }
 }
 
-/* The server said that it closes: lets it do so first. */
+/* The request said close: lets the server do so first. */
 static void linger(struct client *client, uint64_t now_ns)
 {
     client->state = CLIENT_LINGERING;
@@ -288,6 +288,8 @@ static void answered(struct client *client, bool excess, bool closed)
         linger(client, now_ns);
         return;
     }
+    if (!keeps && !closed)
+        shared->ledger->connections.told_to_close++;
     if (!usable)
         disconnect(client);
     begin_next(client, false, now_ns);

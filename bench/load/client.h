@@ -31,8 +31,8 @@ enum client_state {
     CLIENT_SENDING,
     CLIENT_AWAITING,
     CLIENT_RESTING,   /* between two requests on a kept connection (or one that was kept) */
-    CLIENT_LINGERING, /* answered; the server said that it closes, and is let to, so that TIME_WAIT is its own
-                       */
+    CLIENT_LINGERING, /* answered, and both said that this was the last: the server is let to close, so that
+                         TIME_WAIT is its own */
     CLIENT_PAUSED,    /* between a failure and the next attempt */
     CLIENT_HOLDING,
     CLIENT_STATE_COUNT

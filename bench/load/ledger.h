@@ -122,10 +122,11 @@ struct ledger {
     uint64_t bytes_in;                           /* of answers and their heads */
     struct {
         uint64_t opened;
-        uint64_t reused;      /* requests sent on a connection that had carried one */
-        uint64_t idle_closed; /* FIN between two requests: in order */
-        uint64_t idle_reset;  /* RST between two requests: no request was lost */
-        uint64_t unsolicited; /* bytes that no request asked for: the connection was given up */
+        uint64_t reused;        /* requests sent on a connection that had carried one */
+        uint64_t told_to_close; /* closed by the client, since an answer said that it is the last */
+        uint64_t idle_closed;   /* FIN between two requests: in order */
+        uint64_t idle_reset;    /* RST between two requests: no request was lost */
+        uint64_t unsolicited;   /* bytes that no request asked for: the connection was given up */
     } connections;
 };
 

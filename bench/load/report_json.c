@@ -207,6 +207,7 @@ static json_t *make_connections(const struct ledger *ledger, bool *ok)
     json_t *object = json_object();
     set_number(object, "opened", ledger->connections.opened, ok);
     set_number(object, "reused", ledger->connections.reused, ok);
+    set_number(object, "told_to_close", ledger->connections.told_to_close, ok);
     set_number(object, "idle_closed", ledger->connections.idle_closed, ok);
     set_number(object, "idle_reset", ledger->connections.idle_reset, ok);
     set_number(object, "unsolicited", ledger->connections.unsolicited, ok);

@@ -302,7 +302,7 @@ class KeepAliveTest(GeneratorTest):
         self.assert_outcomes(report, answered=100)
         self.assertEqual(server.accepted, 1)
         self.assertEqual(report["connections"],
-                         {"opened": 1, "reused": 99, "idle_closed": 0, "idle_reset": 0, "unsolicited": 0})
+                         {"opened": 1, "reused": 99, "told_to_close": 0, "idle_closed": 0, "idle_reset": 0, "unsolicited": 0})
 
     def test_close_is_honoured(self):
         def behave(connection, number):
@@ -314,7 +314,34 @@ class KeepAliveTest(GeneratorTest):
         self.assert_outcomes(report, answered=20)
         self.assertEqual(server.accepted, 10)
         self.assertEqual(report["connections"]["reused"], 10)
+        self.assertEqual(report["connections"]["told_to_close"], 10)
         self.assertEqual(report["connections"]["idle_closed"], 0)
+
+    def test_told_to_close_the_client_closes_first_and_at_once(self):
+        """The server doesn't, as one that knows nothing of the close in its answer. The interval isn't waited for."""
+        closed = []
+
+        def behave(connection, number):
+            read_request(connection)
+            connection.sendall(OK_CLOSE[:-1])
+            with self.assertRaises(BlockingIOError):  # not before the answer is whole
+                connection.recv(1, socket.MSG_DONTWAIT)
+            connection.sendall(OK_CLOSE[-1:])
+            connection.settimeout(1)
+            closed.append(connection.recv(1))
+        server, report = self.keep(behave, 2, "--interval", "2s")
+        self.assert_outcomes(report, answered=2)
+        self.assertEqual((server.accepted, closed), (2, [b"", b""]))
+        self.assertEqual(report["connections"]["told_to_close"], 2)
+
+    def test_an_http_1_0_answer_without_keep_alive_says_the_same(self):
+        def behave(connection, number):
+            read_request(connection)
+            connection.sendall(OK.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            read_request(connection)
+        server, report = self.keep(behave, 5)
+        self.assert_outcomes(report, answered=5)
+        self.assertEqual((server.accepted, report["connections"]["told_to_close"]), (5, 5))
 
     def cut(self, end):
         def behave(connection, number):
