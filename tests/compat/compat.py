@@ -11,9 +11,11 @@ There 8080 (8081, …) stands for a port and /srv for a directory. Here they bec
 run's own, in which /srv/current is a symbolic link to /srv/releases/N: what the Server writes for version N, which becomes
 generation N. And the times of `drain` are shorter here (HURRY), so that a client that never lets go doesn't hold up each upgrade for 30 s.
 
-`run()` does one recipe and gives a Result; run.py makes the table, test_servers.py the cases of tools/test.
+`run()` does one recipe and gives a Result; run.py makes the table, test_servers.py the cases of tools/test. keepalive.py runs some of the
+recipes with the real clients of kept_clients.py, by the same Run.
 """
 
+import ctypes
 import dataclasses
 import os
 import pathlib
@@ -105,6 +107,18 @@ class Result:
     wrong: str = ""  # what isn't as it must be
 
 
+def count_of(report):
+    """What a report of gapless-load says."""
+    return Count(report["attempted"], {kind: count for kind, count in report["outcomes"].items() if count and kind != "answered"},
+                 report["longest_gap"]["ms"], set(report["by"]))
+
+
+def requests_served(gapless):
+    """How many requests the generation that serves has had, by the tracker's count; None where nothing counts them."""
+    counts = [worker["requests"] for worker in gapless.service()["generations"][-1]["workers"]]
+    return None if None in counts else sum(map(int, counts))
+
+
 class Http:
     """HTTP clients by gapless-load: `rate` new connections a second, and `kept` that keep theirs. The body's first line is who answered."""
 
@@ -114,8 +128,8 @@ class Http:
     @staticmethod
     def ask(target):
         """One request on a connection of its own: who answered."""
-        address = target[5:] if target.startswith("unix:") else ("127.0.0.1", int(target.rpartition(":")[2]))
-        status, body = harness.http_get(address)
+        port, _, path = target.rpartition(":")[2].partition("/")
+        status, body = harness.http_get(target[5:]) if target.startswith("unix:") else harness.http_get(("127.0.0.1", int(port)), "/" + path)
         if status != 200:
             raise Wrong(f"{status} {body!r}")
         return body.strip()
@@ -137,27 +151,25 @@ class HttpLoad:
         mark = self.fresh.log.mark()
 
         def answered():
-            counts = [worker["requests"] for worker in gapless.service()["generations"][-1]["workers"]]
-            return self.fresh.log.mark() > mark + 1 if None in counts else sum(map(int, counts)) >= 500 + self.rate / 2
+            served = requests_served(gapless)
+            return self.fresh.log.mark() > mark + 1 if served is None else served >= 500 + self.rate / 2
 
         harness.wait_until(answered, "the load")
 
     def stop(self):
         """Ends it: a Count of new connections, and one of those that were kept."""
-        return [self._count(load.stop()) for load in (self.fresh, self.kept)]
-
-    @staticmethod
-    def _count(report):
-        return Count(report["attempted"], {kind: count for kind, count in report["outcomes"].items() if count and kind != "answered"},
-                     report["longest_gap"]["ms"], set(report["by"]))
+        return [count_of(load.stop()) for load in (self.fresh, self.kept)]
 
 
 class Run(harness.TestCase):
-    """One recipe, run. Also what a Server's functions get: `path()`, `place()`, `dir`, `write()`."""
+    """One recipe, run. Also what a Server's functions get: `path()`, `place()`, `dir`, `write()`. The clients and the times of the
+    drain may be others than the suite's."""
 
-    def __init__(self, server, recipe, upgrades):
+    def __init__(self, server, recipe, upgrades, clients=None, drain=None, environment=None):
         super().__init__()
+        self.environment = {"PATH": PATH, **(environment or {})}
         self.server, self.recipe, self.upgrades = server, recipe, upgrades
+        self.clients, self.drain = clients or server.clients, drain or HURRY
         self.port = harness.free_port()
 
     def runTest(self):
@@ -214,14 +226,14 @@ class Run(harness.TestCase):
         if exact.why_no_bpf() is not None:  # a probe can't reach the new generation alone
             text = re.sub(r"\{probe: [^}]*\}", "{alive: 1s}", text)
         if self.recipe.form == "sh":
-            flags = {"--drain-" + key.replace("_", "-"): value for key, value in HURRY.items()}
+            flags = {"--drain-" + key.replace("_", "-"): value for key, value in self.drain.items()}
             text = re.sub(rf"({'|'.join(flags)}) \S+", "", text)
             argv = shlex.split(self.place(text))
             if argv[:2] != ["gapless", "run"]:
                 raise AssertionError(f"a recipe that isn't `gapless run`: {text}")
             return [*(word for flag in flags.items() for word in flag), *argv[2:]]
         own = re.search(r"^    drain: \{(.*)\}", text, re.M)
-        drain = {**dict(re.findall(r"(\w+): ([^,}]+)", own[1] if own else "")), **HURRY}
+        drain = {**dict(re.findall(r"(\w+): ([^,}]+)", own[1] if own else "")), **self.drain}
         line = "    drain: {" + ", ".join(f"{key}: {value}" for key, value in drain.items()) + "}"
         text = text.replace(own[0], line, 1) if own else text.rstrip() + "\n" + line + "\n"
         return ["-c", self.write("gapless.yaml", self.place(text))]
@@ -259,11 +271,11 @@ class Run(harness.TestCase):
     def _measure(self, result):
         self.publish(1)
         self.server.make(self)
-        gapless = self.start(*self.arguments(), env={"PATH": PATH})
+        gapless = self.start(*self.arguments(), env=self.environment)
         gapless.wait_serving(1)
         targets = self.targets()
-        seen = [self.server.clients.ask(targets[0])]
-        load = self.server.clients.start(self, targets)
+        seen = [self.clients.ask(targets[0])]
+        load = self.clients.start(self, targets)
         load.enough(gapless)
         for generation in range(2, self.upgrades + 2):
             self.publish(generation)
@@ -275,7 +287,7 @@ class Run(harness.TestCase):
             else:
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
                 for target in targets:
-                    answered = self.server.clients.ask(target)
+                    answered = self.clients.ask(target)
                     self.assertNotIn(answered, seen, f"{target} is answered by an old generation")
                 seen.append(answered)
             load.enough(gapless)
@@ -288,9 +300,30 @@ class Run(harness.TestCase):
         # A process that was killed takes a moment to be gone.
         harness.wait_until(lambda: not any(map(harness.is_alive, before)),
                            lambda: f"the end of {[harness.command_line(pid) for pid in before if harness.is_alive(pid)]}", 2)
+        self.judge(result, seen)
+
+    def judge(self, result, seen):
+        """Whether the counts are as they must be; `seen` is who answered, generation by generation."""
         self.assertEqual(result.fresh.failed, {}, f"{result.fresh.attempted} attempts")
         self.assertEqual(result.fresh.by, set(seen), "who answered")
         self.assertGreater(result.fresh.attempted, 0)
+
+
+def prepare():
+    """For a program that runs recipes: orphans come to it, and TERM cleans up."""
+    ctypes.CDLL(None).prctl(harness.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def table(rows, names, markdown):
+    """Rows of cells as text; the first is the head. The first `names` columns are names, the others figures."""
+    if markdown:
+        ruler = ["---"] * names + ["---:"] * (len(rows[0]) - names)
+        return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ruler, *rows[1:]])
+    # A text that is followed by empty cells may be longer than its column.
+    widths = [max(len(row[column]) for row in rows if any(row[column + 1:]) or column == len(row) - 1) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) if column < names else cell.rjust(width)
+                               for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
 
 
 def run(server, recipe, upgrades):

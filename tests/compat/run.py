@@ -6,12 +6,9 @@ Ends with 0 if every run was as it must be, 1 if one wasn't, 77 if all were skip
 """
 
 import argparse
-import ctypes
-import signal
 import sys
 
 import compat
-import harness
 import servers
 
 COLUMNS = ["server", "joins by", "upgrades", "new connections", "failed", "longest gap", "kept: requests", "failed"]
@@ -24,19 +21,8 @@ def cells(result):
             str(result.fresh), f"{result.fresh.gap_ms:.0f} ms", f"{result.kept.attempted:,}", str(result.kept)]
 
 
-def table(results, markdown):
-    rows = [COLUMNS, *map(cells, results)]
-    if markdown:
-        rows.insert(1, ["---", "---", *["---:"] * (len(COLUMNS) - 2)])
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    widths = [max(len(row[column]) for row in rows if not row[2].startswith("skipped")) for column in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                               for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
-
-
 def main():
-    ctypes.CDLL(None).prctl(harness.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    compat.prepare()
     parser = argparse.ArgumentParser(prog="tools/compat", description="Real servers, upgraded under load; see docs/servers.md.")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/servers.md")
     parser.add_argument("--way", help="only ways of joining that begin so, such as captured")
@@ -61,7 +47,7 @@ def main():
         print(f"{state:5} {result.server}: {result.way}: {said}", file=sys.stderr, flush=True)
         for line in result.wrong.splitlines() + [result.refused] * bool(result.refused):
             print("      " + line, file=sys.stderr, flush=True)
-    print(table(results, options.markdown))
+    print(compat.table([COLUMNS, *map(cells, results)], 2, options.markdown))
     failed, skipped = sum(bool(result.wrong) for result in results), sum(bool(result.skipped) for result in results)
     print(f"{len(results) - failed - skipped} passed, {failed} failed, {skipped} skipped", file=sys.stderr)
     sys.exit(1 if failed else 77 if skipped == len(results) else 0)

@@ -25,13 +25,13 @@ def built_with_bpf():
     return os.environ.get("GAPLESS_BPF") == "1"
 
 
-def why_no_bpf():
-    """Why the ebpf tracker can't run here, None where it must: found out without asking gapless."""
+def why_no_bpf(capabilities=None):
+    """Why the ebpf tracker (or what needs other capabilities) can't run here, None where it must: found out without asking gapless."""
     if not built_with_bpf():
         return "this build has no BPF"
     status = pathlib.Path("/proc/self/status").read_text()
     effective = int(re.search(r"CapEff:\s*(\w+)", status)[1], 16)
-    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1 and not effective >> 21 & 1]
+    missing = [name for name, bit in (capabilities or CAPABILITIES).items() if not effective >> bit & 1 and not effective >> 21 & 1]
     if missing:
         return f"not permitted: {', '.join(missing)}"
     release = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups()))

@@ -27,6 +27,7 @@ def rack(version):
 
 SERVERS = [
     Server("gunicorn", ["/usr/bin/gunicorn"], Http(300), wsgi),
+    Server("gunicorn gthread", ["/usr/bin/gunicorn"], Http(300), wsgi),
     Server("uvicorn", ["/usr/bin/uvicorn"], Http(200), asgi),
     Server("uWSGI", ["/usr/bin/uwsgi", "/usr/lib/uwsgi/plugins/python3_plugin.so"], Http(500), wsgi),
     Server("puma", ["/usr/bin/puma"], Http(200, kept=2), rack),  # each kept client has one of its five threads
