@@ -48,6 +48,7 @@ frontend web
 
 haproxy = Server("HAProxy", ["/usr/sbin/haproxy"], Http(1000), haproxy_release)
 
+# With all threads of a process busy it closes kept connections, whoever just sends on them: it has more of them here than clients come.
 apache = Server("Apache httpd", ["/usr/sbin/apache2"], Http(500), lambda version: {"index.txt": f"{version}\n", "httpd.conf": f"""
 LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
@@ -58,6 +59,11 @@ PidFile /srv/releases/{version}/httpd.pid
 ErrorLog /srv/httpd.log
 User www-data
 Group www-data
+ThreadLimit 128
+ThreadsPerChild 128
+StartServers 1
+MaxSpareThreads 384
+MaxRequestWorkers 384
 Listen 127.0.0.1:8080
 DocumentRoot /srv/releases/{version}
 DirectoryIndex index.txt
