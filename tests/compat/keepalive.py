@@ -37,8 +37,9 @@ WAYS = {
 }
 NATIVE = "examples/hello"
 
-# What a server needs for 64 clients at a time: puma has a thread for each of them, or lets others wait for a free one as long as they are busy.
-ENVIRONMENT = {"puma": {"PUMA_MAX_THREADS": "80"}}
+# What a server needs for 64 clients at a time: puma has a thread for each of them, and all from the beginning. With too few, and while it makes
+# them one by one, it lets new clients wait for as long as the others are busy, also without gapless.
+ENVIRONMENT = {"puma": {"PUMA_MIN_THREADS": "80", "PUMA_MAX_THREADS": "80"}}
 
 # (server, client): why requests fail there although everything is as it must be.
 EXCEPTIONS = {}
