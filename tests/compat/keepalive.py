@@ -41,8 +41,11 @@ NATIVE = "examples/hello"
 # them one by one, it lets new clients wait for as long as the others are busy, also without gapless.
 ENVIRONMENT = {"puma": {"PUMA_MIN_THREADS": "80", "PUMA_MAX_THREADS": "80"}}
 
-# (server, client): why requests fail there although everything is as it must be.
-EXCEPTIONS = {}
+# (server, client): how requests may fail there, and why that isn't gapless's.
+EXCEPTIONS = {
+    ("gunicorn gthread", "Go"): ({"timeout"}, "gunicorn 20.1 by itself, also without gapless and upgrades: now and then all threads of a worker wait in "
+                                              "recv() for kept connections on which nothing comes, and it serves nobody any more"),
+}
 
 
 def hello():
@@ -79,7 +82,9 @@ class Pair:
 
     @property
     def exception(self):
-        return EXCEPTIONS.get((self.server, self.client)) if self.result.kept.failed else None
+        """Why it doesn't matter that requests failed; None where none did, or where it does."""
+        kinds, reason = EXCEPTIONS.get((self.server, self.client), (set(), None))
+        return reason if set(self.result.kept.failed) & kinds and set(self.result.kept.failed) <= kinds else None
 
     @property
     def state(self):

@@ -106,17 +106,19 @@ class TableTest(unittest.TestCase):
         self.assertEqual(list(keepalive.matrix()), [*keepalive.WAYS, keepalive.NATIVE])
 
     def test_exceptions_are_pairs_with_a_reason(self):
-        for (server, client), reason in keepalive.EXCEPTIONS.items():
+        for (server, client), (kinds, reason) in keepalive.EXCEPTIONS.items():
             self.assertIn(server, keepalive.matrix())
             self.assertIn(client, kept_clients.CLIENTS)
-            self.assertTrue(reason)
+            self.assertTrue(kinds and reason)
 
-    def test_a_failed_request_fails_the_pair_unless_it_is_an_exception(self):
+    def test_a_failed_request_fails_the_pair_unless_that_kind_is_an_exception(self):
         result = compat.Result("nginx", "NGINX=", 1, kept=compat.Count(10, {"cut": 2}))
         pair = keepalive.Pair("nginx", "no such client", result)
         self.assertEqual((pair.state, pair.cell()), ("FAIL", "2 of 10"))
-        with unittest.mock.patch.dict(keepalive.EXCEPTIONS, {("nginx", "no such client"): "it can't be helped"}):
+        with unittest.mock.patch.dict(keepalive.EXCEPTIONS, {("nginx", "no such client"): ({"cut"}, "it can't be helped")}):
             self.assertEqual((pair.state, pair.cell()), ("ok", "2 of 10*"))
+            result.kept.failed["reset"] = 1
+            self.assertEqual((pair.state, pair.cell()), ("FAIL", "3 of 10"))
 
 
 if __name__ == "__main__":
