@@ -7,6 +7,7 @@
  */
 #include "bpf/kernel.h"
 
+#include "bpf/connections.bpf.h"
 #include "bpf/farewell.h"
 #include "bpf/farewell_behind.h"
 #include "bpf/farewell_change.h"
@@ -20,14 +21,6 @@
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* The tracker's own. */
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-    __type(key, int);
-    __type(value, struct inflight_connection);
-} connections SEC(".maps");
 
 /* By the cookie of the socket. */
 struct {

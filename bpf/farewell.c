@@ -139,12 +139,7 @@ int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct e
     struct farewell *farewell = farewell_new();
     if (!farewell)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = 0;
-    if (fds->count != KEPT_COUNT)
-        r = error_set(
-            error, EINVAL, BLAME_OURS, "%u descriptors were kept instead of %d", fds->count, KEPT_COUNT);
-    for (unsigned i = 0; r == 0 && i < KEPT_COUNT; i++)
-        farewell->fds[i] = fd_list_take(fds, i);
+    int r = loading_adopt(fds, KEPT_COUNT, farewell->fds, error);
     if (r == 0)
         r = map_all(farewell, error);
     if (r < 0) {

@@ -8,6 +8,7 @@
  */
 #include "bpf/kernel.h"
 
+#include "bpf/connections.bpf.h"
 #include "bpf/inflight.h"
 
 #include <linux/bpf.h>
@@ -16,13 +17,6 @@
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-    __type(key, int);
-    __type(value, struct inflight_connection);
-} connections SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);

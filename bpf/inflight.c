@@ -247,12 +247,7 @@ static int ebpf_adopt(struct fd_list *fds, void **ret_state, struct error *error
     struct inflight *inflight = inflight_new();
     if (!inflight)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = 0;
-    if (fds->count != KEPT_COUNT)
-        r = error_set(
-            error, EINVAL, BLAME_OURS, "%u descriptors were kept instead of %d", fds->count, KEPT_COUNT);
-    for (unsigned i = 0; r == 0 && i < KEPT_COUNT; i++)
-        inflight->fds[i] = fd_list_take(fds, i);
+    int r = loading_adopt(fds, KEPT_COUNT, inflight->fds, error);
     if (r == 0)
         r = map_all(inflight, error);
     if (r < 0) {

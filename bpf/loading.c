@@ -45,6 +45,16 @@ int loading_keep(int fd)
     return kept < 0 ? -errno : kept;
 }
 
+int loading_adopt(struct fd_list *fds, unsigned count, int *ret_fds, struct error *error)
+{
+    if (fds->count != count)
+        return error_set(
+            error, EINVAL, BLAME_OURS, "%u descriptors were kept instead of %u", fds->count, count);
+    for (unsigned i = 0; i < count; i++)
+        ret_fds[i] = fd_list_take(fds, i);
+    return 0;
+}
+
 void *loading_map_array(int fd, size_t size)
 {
     void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

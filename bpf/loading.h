@@ -6,6 +6,7 @@
 #define GAPLESS_BPF_LOADING_H
 
 #include "ipc/error.h"
+#include "ipc/fd.h"
 
 #include <bpf/libbpf.h>
 #include <stddef.h>
@@ -20,6 +21,10 @@ int loading_refused(int code, const char *what, const char *needs, struct error 
 
 /* A duplicate, close-on-exec; -errno. */
 int loading_keep(int fd);
+
+/* Takes exactly `count` descriptors that were kept for a later master. -EINVAL: it were others; those that
+ * were taken are in ret_fds all the same. */
+int loading_adopt(struct fd_list *fds, unsigned count, int *ret_fds, struct error *error);
 
 /* An array map that has BPF_F_MMAPABLE; NULL and errno. */
 void *loading_map_array(int fd, size_t size);
