@@ -49,6 +49,13 @@ static void set_timer(struct keepalive *keepalive, int64_t ms)
     evtimer_add(keepalive->timer, &after);
 }
 
+static void pause_longer(struct keepalive *keepalive)
+{
+    keepalive->pause_ms *= 2;
+    if (keepalive->pause_ms > PAUSE_MAX_MS)
+        keepalive->pause_ms = PAUSE_MAX_MS;
+}
+
 static void open_farewell(struct keepalive *keepalive)
 {
     struct master *master = keepalive->master;
@@ -155,9 +162,7 @@ static void on_ended(evutil_socket_t fd, short what, void *ctx)
     forget_pass(keepalive);
     int64_t rest_ms = PAUSE_FACTOR * (clock_monotonic_ms() - keepalive->pass_began_ms);
     set_timer(keepalive, rest_ms > keepalive->pause_ms ? rest_ms : keepalive->pause_ms);
-    keepalive->pause_ms *= 2;
-    if (keepalive->pause_ms > PAUSE_MAX_MS)
-        keepalive->pause_ms = PAUSE_MAX_MS;
+    pause_longer(keepalive);
 }
 
 /* ── workers that leave ── */
@@ -276,6 +281,8 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     if (round.pass)
         begin_pass(keepalive);
     set_timer(keepalive, round.pass ? PAUSE_MAX_MS : keepalive->pause_ms);
+    if (!round.pass)
+        pause_longer(keepalive);
 }
 
 static struct keepalive *of(const struct worker *worker)
