@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,6 +382,7 @@ static void generation_gone(struct service *service, struct generation *generati
         requests_retired(service, generation->id, text);
     }
     remove_generation(service, generation);
+    malloc_trim(0); /* the heap, which loading BPF has left wide, is wandered over else */
     report_done(service);
     if (service->upgrade != UPGRADE_STOPPED && count_draining(service) < SERVICE_MAX_DRAINING)
         carry_out(service, UPGRADE_ROOM, NULL);
