@@ -30,6 +30,14 @@ struct {
     __type(value, __u64);
 } enlisted SEC(".maps");
 
+/* Cookies of those that the kernel didn't let in. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, FAREWELL_UNLISTABLE);
+    __type(key, __u64);
+    __type(value, __u8);
+} unlistable SEC(".maps");
+
 /* By slot: whether the worker leaves. Set by user space. */
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -290,51 +298,77 @@ int say_close(struct sk_msg_md *msg)
 
 /* ── in and out ── */
 
-/* The kernel holds the socket's lock here, and so its owner can neither send nor close meanwhile
- * (bpf_iter_tcp_seq_show(), net/ipv4/tcp_ipv4.c). */
-SEC("iter/tcp")
-int enlist(struct bpf_iter__tcp *ctx)
+/* Each piece of what is sent so would be completed by itself (tcp_bpf_push(), net/ipv4/tcp_bpf.c). */
+static __always_inline bool sends_zero_copy(const struct sock *sk)
 {
-    struct sock_common *common = ctx->sk_common;
-    if (!common || common->skc_state != TCP_ESTABLISHED)
+    return sk->__sk_common.skc_flags & 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
+}
+
+/* What the process that asks calls a process: its number there (alloc_pid(), kernel/pid.c). */
+static __always_inline __u32 number_of(struct task_struct *task)
+{
+    struct pid *pid = task->group_leader->thread_pid, *own = bpf_get_current_task_btf()->thread_pid;
+    int number = 0;
+    __u64 at = (__u64)bpf_core_field_offset(struct pid, numbers) +
+               (__u64)own->level * bpf_core_type_size(struct upid) + bpf_core_field_offset(struct upid, nr);
+    if (own->level > pid->level || bpf_probe_read_kernel(&number, sizeof number, (char *)pid + at))
         return 0;
-    struct sock *sk = (struct sock *)bpf_skc_to_tcp_sock(common);
-    struct inflight_connection *connection = sk ? bpf_sk_storage_get(&connections, sk, 0, 0) : 0;
-    if (!connection || connection->protocol != INFLIGHT_HTTP1 ||
-        (connection->farewell & (INFLIGHT_ENLISTED | INFLIGHT_UNLISTABLE)))
+    return (__u32)number;
+}
+
+/* Writes a struct farewell_found for each descriptor of a connection that is to be enlisted. */
+SEC("iter/task_file")
+int find(struct bpf_iter__task_file *ctx)
+{
+    struct task_struct *task = ctx->task;
+    struct file *file = ctx->file;
+    struct socket *socket = task && file ? bpf_sock_from_file(file) : 0;
+    struct sock *sk = socket ? socket->sk : 0;
+    if (!sk || sk->__sk_common.skc_state != TCP_ESTABLISHED)
+        return 0;
+    struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!connection || connection->protocol != INFLIGHT_HTTP1 || connection->is_unix ||
+        connection->enlistment != INFLIGHT_UNLISTED)
         return 0;
     __u32 slot = INFLIGHT_WORD_SLOT(connection->word);
     struct farewell_counts *numbers = bpf_map_lookup_elem(&counts, &slot);
     if (!numbers || !leaves(slot))
         return 0;
-    __u64 cookie = bpf_get_socket_cookie(sk);
-    /* Each piece of what is sent so would be completed by itself (tcp_bpf_push(), net/ipv4/tcp_bpf.c). */
-    bool zero_copy = sk->__sk_common.skc_flags & 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
-    long r = -EOPNOTSUPP;
-    if (!zero_copy && !speaks_no_http(connection))
-        r = bpf_map_update_elem(&enlisted, &cookie, sk, BPF_ANY);
-    if (r == -E2BIG)
+    struct farewell_found found = {
+        .cookie = bpf_get_socket_cookie(sk), .process = number_of(task), .descriptor = ctx->fd};
+    if (sends_zero_copy(sk) || speaks_no_http(connection) ||
+        bpf_map_lookup_elem(&unlistable, &found.cookie)) {
+        connection->enlistment = INFLIGHT_UNLISTABLE;
+        __sync_fetch_and_add(&numbers->unlistable, 1);
         return 0;
-    connection->farewell |= r ? INFLIGHT_UNLISTABLE : INFLIGHT_ENLISTED;
-    __sync_fetch_and_add(r ? &numbers->unlistable : &numbers->enlisted, 1);
+    }
+    bpf_seq_write(ctx->meta->seq, &found, sizeof found);
     return 0;
 }
 
-/* Writes the cookies of those that are to be let out, and how many have to stay. */
+/* Notes who has come in. Writes the cookies of those that are to be let out, and 0 for each that has to stay.
+ */
 SEC("iter/sockmap")
-int recall(struct bpf_iter__sockmap *ctx)
+int call_roll(struct bpf_iter__sockmap *ctx)
 {
     struct sock *sk = ctx->sk;
     struct inflight_connection *connection = sk ? bpf_sk_storage_get(&connections, sk, 0, 0) : 0;
     if (!connection)
         return 0;
+    __u32 slot = INFLIGHT_WORD_SLOT(connection->word);
     bool in_vain = speaks_no_http(connection);
-    if (leaves(INFLIGHT_WORD_SLOT(connection->word)) && !in_vain)
+    if (leaves(slot) && !in_vain) {
+        struct farewell_counts *numbers = bpf_map_lookup_elem(&counts, &slot);
+        if (numbers && connection->enlistment == INFLIGHT_UNLISTED)
+            __sync_fetch_and_add(&numbers->enlisted, 1);
+        connection->enlistment = INFLIGHT_ENLISTED;
         return 0;
+    }
     __u64 cookie = connection->farewell & INFLIGHT_CORKED ? 0 : bpf_get_socket_cookie(sk);
-    if (cookie)
-        connection->farewell =
-            (connection->farewell & INFLIGHT_LEFT_ALONE) | (in_vain ? INFLIGHT_UNLISTABLE : 0);
+    if (cookie) {
+        connection->enlistment = in_vain ? INFLIGHT_UNLISTABLE : INFLIGHT_UNLISTED;
+        connection->farewell &= INFLIGHT_LEFT_ALONE;
+    }
     bpf_seq_write(ctx->meta->seq, &cookie, sizeof cookie);
     return 0;
 }

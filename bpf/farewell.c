@@ -6,7 +6,6 @@
 
 #include "bpf/backend.h"
 #include "bpf/farewell.skel.h"
-#include "bpf/iterator.h"
 #include "bpf/loading.h"
 #include "ipc/fd.h"
 
@@ -16,10 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What has to be kept for a later master, in this order. The program is attached to the map. */
-enum kept { KEPT_ENLISTED, KEPT_LEAVING, KEPT_SPOKEN, KEPT_COUNTS, KEPT_ENLIST, KEPT_RECALL, KEPT_COUNT };
+enum kept {
+    KEPT_ENLISTED,
+    KEPT_UNLISTABLE,
+    KEPT_LEAVING,
+    KEPT_SPOKEN,
+    KEPT_COUNTS,
+    KEPT_FIND, /* the iterators' links */
+    KEPT_CALL_ROLL,
+    KEPT_COUNT
+};
 
 struct farewell {
     int fds[KEPT_COUNT];
@@ -27,6 +37,9 @@ struct farewell {
     struct farewell_spoken *spoken;
     struct farewell_counts *counts;
 };
+
+/* How many records are read at once. */
+#define RECORDS 128
 
 #define LEAVING_BYTES (INFLIGHT_SLOTS * 8UL) /* an array's elements are of 8 bytes at least */
 
@@ -55,9 +68,9 @@ static int attach(struct farewell_bpf *skeleton)
         return -errno;
     union bpf_iter_link_info info = {.map.map_fd = (__u32)bpf_map__fd(skeleton->maps.enlisted)};
     LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &info, .link_info_len = sizeof info);
-    skeleton->links.recall = bpf_program__attach_iter(skeleton->progs.recall, &options);
-    skeleton->links.enlist = bpf_program__attach_iter(skeleton->progs.enlist, NULL);
-    return skeleton->links.recall && skeleton->links.enlist ? 0 : -errno;
+    skeleton->links.call_roll = bpf_program__attach_iter(skeleton->progs.call_roll, &options);
+    skeleton->links.find = bpf_program__attach_iter(skeleton->progs.find, NULL);
+    return skeleton->links.call_roll && skeleton->links.find ? 0 : -errno;
 }
 
 static int load(struct farewell_bpf *skeleton, int connections, tracker_fault *fault, struct error *error)
@@ -85,8 +98,9 @@ static int keep_all(struct farewell *farewell, const struct farewell_bpf *skelet
         [KEPT_LEAVING] = bpf_map__fd(skeleton->maps.leaving),
         [KEPT_SPOKEN] = bpf_map__fd(skeleton->maps.spoken),
         [KEPT_COUNTS] = bpf_map__fd(skeleton->maps.counts),
-        [KEPT_ENLIST] = bpf_link__fd(skeleton->links.enlist),
-        [KEPT_RECALL] = bpf_link__fd(skeleton->links.recall),
+        [KEPT_UNLISTABLE] = bpf_map__fd(skeleton->maps.unlistable),
+        [KEPT_FIND] = bpf_link__fd(skeleton->links.find),
+        [KEPT_CALL_ROLL] = bpf_link__fd(skeleton->links.call_roll),
     };
     for (size_t i = 0; i < KEPT_COUNT; i++)
         if ((farewell->fds[i] = loading_keep(all[i])) < 0)
@@ -201,38 +215,138 @@ void farewell_end(struct farewell *farewell, unsigned slot)
         set_leaving(farewell, slot, 0);
 }
 
-int farewell_pass(const struct farewell *farewell, struct error *error)
+/* ── in and out ── */
+
+/* The process that was asked last: its connections come one after the other. */
+struct process {
+    unsigned number;
+    int pidfd;
+};
+
+/* A duplicate of what was found, or -errno: it has gone meanwhile, or may not be taken. */
+static int duplicate(struct process *process, const struct farewell_found *found)
 {
-    int fd = bpf_iter_create(farewell->fds[KEPT_ENLIST]);
-    return fd < 0 ? error_errno(error, errno, BLAME_SYSTEM, "cannot enlist the connections") : fd;
+    if (process->number != found->process) {
+        fd_close(&process->pidfd);
+        process->number = found->process;
+        process->pidfd = (int)syscall(SYS_pidfd_open, found->process, 0);
+    }
+    if (process->pidfd < 0)
+        return -ESRCH;
+    CLEANUP_FD int fd = (int)syscall(SYS_pidfd_getfd, process->pidfd, found->descriptor, 0);
+    if (fd < 0)
+        return -errno;
+    __u64 cookie = 0;
+    socklen_t length = sizeof cookie;
+    if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) < 0 || cookie != found->cookie)
+        return -ESRCH;
+    return fd_take(&fd);
 }
 
-int farewell_carry_out(int pass)
+/* -EPERM, or 0 whatever became of it. */
+static int let_in(
+    const struct farewell *farewell, struct process *process, const struct farewell_found *found)
 {
-    return iterator_read(pass);
+    CLEANUP_FD int fd = duplicate(process, found);
+    if (fd < 0)
+        return fd == -EPERM ? fd : 0;
+    __u64 value = (__u64)fd;
+    __u8 yes = 1;
+    if (bpf_map_update_elem(farewell->fds[KEPT_ENLISTED], &found->cookie, &value, BPF_NOEXIST) < 0 &&
+        errno != EEXIST && errno != E2BIG)
+        bpf_map_update_elem(farewell->fds[KEPT_UNLISTABLE], &found->cookie, &yes, BPF_ANY);
+    return 0;
+}
+
+/* Reads all that an iterator writes, by records of `size`; 0 or -errno, also of `each`. */
+static int read_all(
+    int link, void *records, size_t size, int (*each)(void *ctx, const void *record), void *ctx)
+{
+    CLEANUP_FD int fd = bpf_iter_create(link);
+    if (fd < 0)
+        return -errno;
+    int result = 0;
+    ssize_t n;
+    while ((n = read(fd, records, RECORDS * size)) != 0) {
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        for (ssize_t at = 0; at + (ssize_t)size <= n; at += (ssize_t)size) {
+            int r = each(ctx, (const char *)records + at);
+            result = r < 0 ? r : result;
+        }
+    }
+    return result;
+}
+
+struct enlisting {
+    const struct farewell *farewell;
+    struct process process;
+};
+
+static int on_found(void *ctx, const void *record)
+{
+    struct enlisting *enlisting = ctx;
+    return let_in(enlisting->farewell, &enlisting->process, record);
+}
+
+int farewell_enlist(const struct farewell *farewell, struct error *error)
+{
+    struct farewell_found records[RECORDS];
+    struct enlisting enlisting = {.farewell = farewell, .process = {.pidfd = -1}};
+    unsigned left;
+    int r = read_all(farewell->fds[KEPT_FIND], records, sizeof *records, on_found, &enlisting);
+    fd_close(&enlisting.process.pidfd);
+    int called = farewell_recall(farewell, &left, error);
+    if (r == -EPERM)
+        return error_set(error, EPERM, BLAME_SYSTEM,
+            "may not take a duplicate of a worker's connection (CAP_SYS_PTRACE is needed)");
+    return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot enlist the connections") : called;
+}
+
+static int compare(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+_Noreturn void farewell_pass(const struct farewell *farewell)
+{
+    int keep[KEPT_COUNT];
+    unsigned next = 0;
+    struct error error;
+    memcpy(keep, farewell->fds, sizeof keep);
+    qsort(keep, KEPT_COUNT, sizeof *keep, compare);
+    for (size_t i = 0; i < KEPT_COUNT; i++) {
+        if ((unsigned)keep[i] > next)
+            syscall(SYS_close_range, next, (unsigned)keep[i] - 1, 0);
+        next = (unsigned)keep[i] + 1;
+    }
+    syscall(SYS_close_range, next, ~0U, 0);
+    _exit(farewell_enlist(farewell, &error) < 0 ? error.code : 0);
+}
+
+struct recalling {
+    const struct farewell *farewell;
+    unsigned left;
+};
+
+static int on_recalled(void *ctx, const void *record)
+{
+    struct recalling *recalling = ctx;
+    const __u64 *cookie = record;
+    if (*cookie)
+        bpf_map_delete_elem(recalling->farewell->fds[KEPT_ENLISTED], cookie);
+    else
+        recalling->left++;
+    return 0;
 }
 
 int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error)
 {
-    static const char what[] = "cannot let out the connections";
-    CLEANUP_FD int fd = bpf_iter_create(farewell->fds[KEPT_RECALL]);
-    if (fd < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, what);
-    unsigned left = 0;
-    __u64 cookies[128];
-    ssize_t n;
-    while ((n = read(fd, cookies, sizeof cookies)) != 0) {
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return error_errno(error, errno, BLAME_SYSTEM, what);
-        for (ssize_t i = 0; i < n / (ssize_t)sizeof *cookies; i++) {
-            if (cookies[i])
-                bpf_map_delete_elem(farewell->fds[KEPT_ENLISTED], &cookies[i]);
-            else
-                left++;
-        }
-    }
-    *ret_left = left;
-    return 0;
+    __u64 cookies[RECORDS];
+    struct recalling recalling = {.farewell = farewell};
+    int r = read_all(farewell->fds[KEPT_CALL_ROLL], cookies, sizeof *cookies, on_recalled, &recalling);
+    *ret_left = recalling.left;
+    return r < 0 ? error_errno(error, -r, BLAME_SYSTEM, "cannot let out the connections") : 0;
 }
 
 void farewell_count(const struct farewell *farewell, unsigned slot, struct farewell_counts *ret_counts)

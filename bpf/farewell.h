@@ -21,6 +21,9 @@
 /* Connections that are enlisted at the same time, of all workers; others wait until some have left. */
 #define FAREWELL_CONNECTIONS 65536
 
+/* Connections that the kernel has refused, of all workers, as far as that is remembered. */
+#define FAREWELL_UNLISTABLE 4096
+
 /* The longest head of an answer that is looked at, in bytes. */
 #define FAREWELL_HEAD_MAX 16384
 
@@ -45,6 +48,13 @@ _Static_assert(sizeof(struct farewell_counts) == 128, "two cache lines");
  * say) no others are enlisted: they have nothing of it. */
 struct farewell_spoken {
     __u32 http, other; /* 1: so did one */
+};
+
+/* What a pass looks for: a descriptor of a connection, in some process of a worker. */
+struct farewell_found {
+    __u64 cookie; /* of the socket, SO_COOKIE */
+    __u32 process;
+    __u32 descriptor;
 };
 
 #ifndef __bpf__
@@ -78,12 +88,15 @@ void farewell_begin_listener(struct farewell *farewell, unsigned tag);
 /* It has gone, or stays: from now on nothing that it sends is changed. */
 void farewell_end(struct farewell *farewell, unsigned slot);
 
-/* A pass enlists the connections of all workers that leave, those that have been read from at least once. It
- * waits for the lock of each TCP socket of this process' network namespace in turn, however long its owner
- * holds that, so farewell_carry_out() is for a process of its own: it needs no more than the descriptor that
- * farewell_pass() gives (the caller's), or -errno. farewell_carry_out(): 0, or -errno; `pass` is lent. */
-int farewell_pass(const struct farewell *farewell, struct error *error);
-int farewell_carry_out(int pass);
+/* Enlists the connections of all workers that leave, those that have been read from at least once. It takes a
+ * duplicate of each for a moment (pidfd_getfd(2): root, CAP_SYS_PTRACE, or the same user with no more
+ * capabilities than this process), and waits for the connection's lock, however long the worker holds that.
+ * So the master has a process of its own do it: farewell_pass(), in a process just forked, closes every
+ * descriptor but the farewell's, enlists, and exits with 0 or an errno value.
+ *
+ * 0, or -errno: -EPERM, some descriptor may not be taken; the others are enlisted. */
+int farewell_enlist(const struct farewell *farewell, struct error *error);
+_Noreturn void farewell_pass(const struct farewell *farewell);
 
 /* Lets out the connections of workers that don't leave (any more), and those that don't speak HTTP. Says how
  * many had to stay, because a part of an answer is held back on them: try again. 0 or -errno. */

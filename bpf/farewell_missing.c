@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <unistd.h>
 
 static int missing(struct error *error)
 {
@@ -43,14 +44,14 @@ void farewell_end(struct farewell *farewell, unsigned slot)
 {
 }
 
-int farewell_pass(const struct farewell *farewell, struct error *error)
+int farewell_enlist(const struct farewell *farewell, struct error *error)
 {
     return missing(error);
 }
 
-int farewell_carry_out(int pass)
+_Noreturn void farewell_pass(const struct farewell *farewell)
 {
-    return -EOPNOTSUPP;
+    _exit(EOPNOTSUPP);
 }
 
 int farewell_recall(const struct farewell *farewell, unsigned *ret_left, struct error *error)

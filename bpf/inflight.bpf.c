@@ -220,7 +220,7 @@ static __always_inline struct inflight_connection *unix_connection(struct sock *
     if (!listener)
         return 0;
     struct inflight_connection fresh = {
-        .tag = listener->tag, .protocol = (__u16)listener->protocol, .is_unix = 1};
+        .tag = listener->tag, .protocol = (__u8)listener->protocol, .is_unix = 1};
     return bpf_sk_storage_get(&connections, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
@@ -291,7 +291,7 @@ static __always_inline void look_at_pending(struct inflight_connection *connecti
 static __always_inline bool is_unlisted(const struct inflight_connection *connection, int state)
 {
     return state == TCP_ESTABLISHED && connection->protocol == INFLIGHT_HTTP1 && !connection->is_unix &&
-           !(connection->farewell & (INFLIGHT_ENLISTED | INFLIGHT_UNLISTABLE));
+           connection->enlistment == INFLIGHT_UNLISTED;
 }
 
 static __always_inline void look_at_connection(
@@ -305,8 +305,8 @@ static __always_inline void look_at_connection(
     seen->unread += unread;
     seen->unsent += unsent;
     seen->unlisted += is_unlisted(connection, state);
-    seen->untold += state == TCP_ESTABLISHED &&
-                    (connection->farewell & (INFLIGHT_ENLISTED | INFLIGHT_TOLD)) == INFLIGHT_ENLISTED;
+    seen->untold += state == TCP_ESTABLISHED && connection->enlistment == INFLIGHT_ENLISTED &&
+                    !(connection->farewell & INFLIGHT_TOLD);
     if (!busy)
         return;
     seen->busy++;

@@ -286,10 +286,8 @@ static int ebpf_listen(
     bool local = domain == AF_UNIX && (type == SOCK_STREAM || type == SOCK_SEQPACKET);
     if (!tcp && !local)
         return error_set(error, EOPNOTSUPP, BLAME_SYSTEM, "only connections are tracked, not datagrams");
-    struct inflight_connection connection = {.word = INFLIGHT_WORD(0, 0, INFLIGHT_OPEN),
-        .tag = tag,
-        .protocol = (__u16)protocol,
-        .is_unix = local};
+    struct inflight_connection connection = {
+        .word = INFLIGHT_WORD(0, 0, INFLIGHT_OPEN), .tag = tag, .protocol = (__u8)protocol, .is_unix = local};
     if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};

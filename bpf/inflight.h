@@ -31,28 +31,34 @@ enum inflight_state {
     INFLIGHT_CLOSED,   /* the server has closed it, or the client has reset it */
 };
 
-/* What the farewell programs (farewell.bpf.c) note of a connection. */
+/* Whether what is sent on a connection is looked at by the farewell programs (farewell.bpf.c). */
+enum inflight_enlistment {
+    INFLIGHT_UNLISTED,
+    INFLIGHT_ENLISTED,
+    INFLIGHT_UNLISTABLE, /* it can't be */
+};
+
+/* What they note of it, added up. */
 enum inflight_farewell {
-    INFLIGHT_ENLISTED = 1,    /* what is sent on it is looked at */
-    INFLIGHT_UNLISTABLE = 2,  /* the kernel didn't let it in */
-    INFLIGHT_AT_BOUNDARY = 4, /* `boundary` is known */
-    INFLIGHT_CORKED = 8,      /* a part of an answer's head is held back until the rest comes */
-    INFLIGHT_TOLD = 64,       /* an answer said close on it */
-    INFLIGHT_IN_BATCH = 32,   /* one write had several answers */
+    INFLIGHT_AT_BOUNDARY = 1, /* `boundary` is known */
+    INFLIGHT_CORKED = 2,      /* a part of an answer's head is held back until the rest comes */
+    INFLIGHT_TOLD = 4,        /* an answer said close on it */
+    INFLIGHT_IN_BATCH = 8,    /* one write had several answers */
     INFLIGHT_LEFT_ALONE = 16, /* it doesn't speak HTTP any more */
 };
 
 /* Socket storage, copied by the kernel from a listener to each connection that it accepts (BPF_F_CLONE). The
  * word is changed by compare-and-swap alone: the owner's slot in the upper half; in the lower one the turn,
- * which is another one each time a request begins, and enum inflight_state. What is the farewell's is written
- * with the socket locked. */
+ * which is another one each time a request begins, and enum inflight_state. What they note of answers is
+ * written with the socket locked, `enlistment` by one pass at a time. */
 struct inflight_connection {
     __u64 word;
     __u64 busy_since_ticks; /* jiffies: the cheapest clock, a tick of clock_getres(CLOCK_MONOTONIC_COARSE) */
     __u32 tag;
-    __u16 protocol;  /* enum inflight_protocol */
+    __u8 protocol;   /* enum inflight_protocol */
     __u8 is_unix;    /* its end has no tracepoint, so it is counted by looks alone: not in connections and
                         in_flight */
+    __u8 enlistment; /* enum inflight_enlistment */
     __u8 farewell;   /* enum inflight_farewell, added up */
     __u32 boundary;  /* TCP sequence number at which an answer begins, or began */
     __u32 seen_turn; /* whose answer's head was looked at */

@@ -10,7 +10,4 @@
 /* Runs it to its end; `what` begins the message of an error. `link` is lent. */
 int iterator_run(int link, const char *what, struct error *error);
 
-/* The same by a descriptor of bpf_iter_create(), which is lent. 0 or -errno. */
-int iterator_read(int fd);
-
 #endif

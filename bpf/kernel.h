@@ -4,7 +4,7 @@
  * when a program is loaded (CO-RE), so that a build needs no BTF on its host. Sources: include/net/sock.h,
  * include/linux/tcp.h, include/linux/sched.h, kernel/bpf/bpf_iter.c, kernel/bpf/task_iter.c,
  * net/core/bpf_sk_storage.c,
- * net/core/sock_map.c, net/ipv4/tcp_ipv4.c, include/net/af_unix.h, net/unix/af_unix.c.
+ * net/core/sock_map.c, include/net/af_unix.h, net/unix/af_unix.c.
  */
 #ifndef GAPLESS_BPF_KERNEL_H
 #define GAPLESS_BPF_KERNEL_H
@@ -15,9 +15,6 @@
 #define AF_UNIX 1
 
 #define SEND_SHUTDOWN 2
-
-#define E2BIG 7
-#define EOPNOTSUPP 95
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -92,8 +89,18 @@ struct tcp_sock {
     __u32 write_seq;
 };
 
+struct upid {
+    int nr;
+};
+
+struct pid {
+    unsigned int level;
+    struct upid numbers[1];
+};
+
 struct task_struct {
     struct task_struct *group_leader;
+    struct pid *thread_pid;
 };
 
 struct seq_file;
@@ -111,11 +118,6 @@ struct bpf_iter__bpf_sk_storage_map {
     struct bpf_map *map;
     struct sock *sk;
     void *value;
-};
-
-struct bpf_iter__tcp {
-    struct bpf_iter_meta *meta;
-    struct sock_common *sk_common;
 };
 
 struct bpf_iter__sockmap {

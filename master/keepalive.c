@@ -117,26 +117,11 @@ static void say_failed(struct keepalive *keepalive, const char *reason)
     keepalive->said_failed = true;
 }
 
-/* In the process of a pass, which holds nothing of the master's but that. */
-static _Noreturn void carry_out(int pass)
-{
-    if (dup2(pass, STDIN_FILENO) < 0)
-        _exit(errno);
-    syscall(SYS_close_range, STDIN_FILENO + 1, ~0U, 0);
-    _exit(-farewell_carry_out(STDIN_FILENO));
-}
-
 static void begin_pass(struct keepalive *keepalive)
 {
-    struct error error = {.code = 0};
-    CLEANUP_FD int pass = farewell_pass(keepalive->farewell, &error);
-    if (pass < 0) {
-        say_failed(keepalive, error.message);
-        return;
-    }
     pid_t pid = fork();
     if (pid == 0)
-        carry_out(pass);
+        farewell_pass(keepalive->farewell);
     if (pid > 0)
         keepalive->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (keepalive->pidfd >= 0)
@@ -156,7 +141,11 @@ static void on_ended(evutil_socket_t fd, short what, void *ctx)
     siginfo_t end = {.si_pid = 0};
     if (waitid(P_PIDFD, (id_t)keepalive->pidfd, &end, WEXITED | WNOHANG) == 0 && end.si_pid &&
         (end.si_code != CLD_EXITED || end.si_status))
-        say_failed(keepalive, end.si_code == CLD_EXITED ? strerror(end.si_status) : "its process was killed");
+        say_failed(
+            keepalive, end.si_code != CLD_EXITED ? "the process that does it was killed"
+                       : end.si_status == EPERM
+                           ? "may not take a duplicate of a worker's connection (CAP_SYS_PTRACE is needed)"
+                           : strerror(end.si_status));
     else
         keepalive->said_failed = false;
     forget_pass(keepalive);
@@ -166,6 +155,11 @@ static void on_ended(evutil_socket_t fd, short what, void *ctx)
 }
 
 /* ── workers that leave ── */
+
+static struct keepalive *of(const struct worker *worker)
+{
+    return worker->generation->service->master->keepalive;
+}
 
 static bool serves_http_over_tcp(const struct generation *generation, bool *ret_steered)
 {
@@ -219,7 +213,8 @@ static enum told how_told(struct worker *worker, const struct tracker_look *look
         worker->heard_ms = now_ms;
     worker->untold = untold;
     worker->answers = counts->answers;
-    if (has_unhelped(counts) && held_ms >= (grace_ms < 0 ? GRACE_MS : grace_ms))
+    bool unhelped = has_unhelped(counts) || of(worker)->said_failed;
+    if (unhelped && held_ms >= (grace_ms < 0 ? GRACE_MS : grace_ms))
         return SOME_UNHELPED;
     if (grace_ms >= 0 && now_ms - worker->heard_ms >= grace_ms &&
         (!numbers->in_flight || has_streams(worker->generation)))
@@ -269,8 +264,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     if (keepalive->pidfd >= 0) {
         if (!keepalive->said_held_up && clock_monotonic_ms() - keepalive->pass_began_ms > HELD_UP_MS) {
             keepalive->said_held_up = true;
-            log_event(LOG_WARNING,
-                "connections can't be enlisted for now: some process holds the lock of a TCP socket");
+            log_event(LOG_WARNING, "connections can't be enlisted for now: a worker holds the lock of one");
         }
         set_timer(keepalive, PAUSE_MAX_MS);
         return;
@@ -283,11 +277,6 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     set_timer(keepalive, round.pass ? PAUSE_MAX_MS : keepalive->pause_ms);
     if (!round.pass)
         pause_longer(keepalive);
-}
-
-static struct keepalive *of(const struct worker *worker)
-{
-    return worker->generation->service->master->keepalive;
 }
 
 static void leave(struct keepalive *keepalive, struct worker *worker)

@@ -3,9 +3,10 @@
  * Clients of kept connections, at the end of a worker that doesn't know of it: the kernel tells them to close
  * (bpf/farewell.h), from the switch on. A native worker tells its clients itself.
  *
- * Enlisting waits for the locks of sockets, also of strangers': so each pass is a process of its own, a copy
- * of the master that does nothing else, and there is one at a time. Passes are repeated while workers leave:
- * a connection can be enlisted once its first request was read.
+ * Enlisting waits for the lock of each connection, which a worker may hold for as long as a page fault of it
+ * takes. So each pass is a process of its own, a copy of the master that does nothing else, and there is one
+ * at a time. Passes are repeated while workers leave: a connection can be enlisted once its first request was
+ * read.
  *
  * A server's drain signal makes it close its idle connections, each in a race with its client's next request.
  * So a worker whose clients are told gets that signal only when its connections have left, or are silent for

@@ -57,15 +57,6 @@ static int expect(const struct work *work, const char *expected, const char *oth
 }
 
 /* In a process of its own, with nothing else open: one that waits for a socket's lock can't be ended. */
-_Noreturn static void carry_out(int pass, pid_t parent)
-{
-    bounded_die_with(parent);
-    if (dup2(pass, STDIN_FILENO) < 0)
-        _exit(errno);
-    syscall(SYS_close_range, STDIN_FILENO + 1, ~0U, 0);
-    _exit(-farewell_carry_out(STDIN_FILENO));
-}
-
 static int wait_for(pid_t pid, struct error *error)
 {
     CLEANUP_FD int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -73,9 +64,8 @@ static int wait_for(pid_t pid, struct error *error)
     int status = 0;
     if (pidfd < 0 || poll(&end, 1, ENLIST_MS) != 1) {
         kill(pid, SIGKILL);
-        return error_set(error, EBUSY, BLAME_SYSTEM,
-            "a connection can't be enlisted within %d ms: some process holds the lock of a TCP socket",
-            ENLIST_MS);
+        return error_set(
+            error, EBUSY, BLAME_SYSTEM, "a connection can't be enlisted within %d ms", ENLIST_MS);
     }
     waitpid(pid, &status, 0);
     if (!WIFEXITED(status) || WEXITSTATUS(status))
@@ -88,12 +78,11 @@ static int wait_for(pid_t pid, struct error *error)
 static int enlist(struct farewell *farewell, unsigned slot, struct error *error)
 {
     farewell_begin(farewell, slot);
-    CLEANUP_FD int pass = farewell_pass(farewell, error);
-    if (pass < 0)
-        return pass;
     pid_t parent = getpid(), pid = fork();
-    if (pid == 0)
-        carry_out(pass, parent);
+    if (pid == 0) {
+        bounded_die_with(parent);
+        farewell_pass(farewell);
+    }
     if (pid < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot start a process");
     int r = wait_for(pid, error);

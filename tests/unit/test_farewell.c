@@ -72,9 +72,7 @@ static void ask(const struct world *world)
 static void enlist(const struct world *world)
 {
     struct error error;
-    CLEANUP_FD int pass = farewell_pass(world->farewell, &error);
-    assert_true(pass >= 0);
-    assert_int_equal(farewell_carry_out(pass), 0);
+    assert_int_equal(farewell_enlist(world->farewell, &error), 0);
 }
 
 static void say(const struct world *world, const char *bytes, size_t size)
