@@ -47,11 +47,11 @@ class Server(harness.TestCase):
 class Nginx(Server):
     """One nginx of one process."""
 
-    def begin(self, cpu=None, tracker="auto", listen="", http="", file_bytes=0, capture=None):
+    def begin(self, cpu=None, tracker="auto", listen="", http="", file_bytes=0, capture=None, drain=""):
         """Starts it, bound to a CPU where one is given. `listen`: options of the listener, `http`: lines of nginx's http block,
-        `capture`: the service's; with "on" nginx binds its address itself, else it takes the socket from gapless. It answers with
-        three bytes from its configuration, the least that it can do for a request; with `file_bytes` with a file, by sendfile and
-        with a line in the access log, as Debian sets it up."""
+        `capture`: the service's; with "on" nginx binds its address itself, else it takes the socket from gapless; `drain`: keys beside
+        the drain signal, each behind a comma. It answers with three bytes from its configuration, the least that it can do for a
+        request; with `file_bytes` with a file, by sendfile and with a line in the access log, as Debian sets it up."""
         self.setUp()
         self.port = harness.free_port()
         user = "user root;" if os.getuid() == 0 else ""
@@ -91,7 +91,7 @@ services:
   web: {{
     listen: ["tcp:127.0.0.1:{self.port},nonblock{listen}"],
     command: {json.dumps(command)},
-    {given}{captured}drain: {{signal: QUIT}}
+    {given}{captured}drain: {{signal: QUIT{drain}}}
   }}
 """))
 
