@@ -177,11 +177,8 @@ static int listen_tracked(void)
 static void enlist(void)
 {
     struct error error;
-    CLEANUP_FD int pass = farewell_pass(farewell, &error);
-    if (pass < 0)
+    if (farewell_enlist(farewell, &error) < 0)
         errx(1, "%s", error.message);
-    if (farewell_carry_out(pass) < 0)
-        errx(1, "the pass has failed");
 }
 
 /* The ones and the others; a connection is enlisted once something was read from it. */
