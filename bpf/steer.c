@@ -44,7 +44,8 @@ static int step(const struct steer *steer, const char *name)
 static int refused(int code, const char *what, struct error *error)
 {
     if (code == EPERM || code == EACCES)
-        return error_set(error, EPERM, BLAME_SYSTEM, "%s: not permitted (CAP_BPF is needed)", what);
+        return error_set(
+            error, EPERM, BLAME_SYSTEM, "%s: not permitted (CAP_BPF and CAP_PERFMON are needed)", what);
     if (code == EINVAL)
         return error_set(
             error, EOPNOTSUPP, BLAME_SYSTEM, "%s: %s (Linux 5.14 is needed)", what, strerror(code));

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdint.h>
+#include <string.h>
 
 #define UNKNOWN "-"
 #define COUNT(columns) (sizeof(columns) / sizeof *(columns))
@@ -149,6 +150,28 @@ static void print_upgrade(FILE *out, const Gapless__Admin__Upgrade *upgrade)
         print_text(out, "  the last upgrade failed: ", upgrade->reason, "\n");
 }
 
+/* " (why)" and the end of the line. */
+static void print_reason(FILE *out, const char *reason)
+{
+    if (reason && *reason)
+        print_text(out, " (", reason, ")\n");
+    else
+        fputs("\n", out);
+}
+
+static void print_keepalive(FILE *out, const Gapless__Admin__Keepalive *keepalive)
+{
+    if (!keepalive->name) {
+        fputs("  clients of kept connections aren't told to close", out);
+        print_reason(out, keepalive->reason);
+    } else if (strcmp(keepalive->name, "native") == 0) {
+        fputs("  clients of kept connections are told to close by the workers\n", out);
+    } else {
+        print_text(out, "  clients of kept connections are told to close by ", keepalive->name, "");
+        print_reason(out, keepalive->reason);
+    }
+}
+
 static bool print_service(FILE *out, const Gapless__Admin__Service *service)
 {
     print_text(out, "\n", service->name, "");
@@ -161,8 +184,11 @@ static bool print_service(FILE *out, const Gapless__Admin__Service *service)
         print_upgrade(out, service->upgrade);
     if (service->tracker && service->tracker->name) {
         print_text(out, "  in flight by ", service->tracker->name, "");
-        print_text(out, ", ", service->tracker->precision, "\n");
+        print_text(out, ", ", service->tracker->precision, "");
+        print_reason(out, service->tracker->reason);
     }
+    if (service->keepalive)
+        print_keepalive(out, service->keepalive);
     return print_listeners(out, service) && print_generations(out, service);
 }
 

@@ -315,8 +315,14 @@ void keepalive_resume(struct worker *worker)
 
 void keepalive_end(struct worker *worker)
 {
-    if (worker->farewell)
-        farewell_end(of(worker)->farewell, worker->slot);
+    if (!worker->farewell)
+        return;
+    struct farewell_counts counts;
+    keepalive_count(worker, &counts);
+    worker->generation->unhelped += counts.not_http + counts.too_long + counts.in_doubt + counts.unlistable;
+    if (counts.answers)
+        worker->generation->service->speaks_no_http = counts.not_http != 0;
+    farewell_end(of(worker)->farewell, worker->slot);
     worker->farewell = false;
 }
 
@@ -357,5 +363,7 @@ enum keepalive_who keepalive_who(const struct service *service, const char **ret
         *ret_reason = keepalive ? keepalive->missing.message : "out of memory";
     else if (!steered)
         *ret_reason = "the connections aren't steered (steering shared)";
+    else if (service->speaks_no_http)
+        *ret_reason = "the last generation's answers weren't HTTP in the clear (TLS?)";
     return **ret_reason ? KEEPALIVE_NOBODY : KEEPALIVE_EBPF;
 }

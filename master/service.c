@@ -370,17 +370,28 @@ static void start_again(struct worker *worker)
             LOG_S("service", generation->service->name));
 }
 
+/* What its clients may have seen of its end, for those who wait for the upgrade. */
+static void tell_of_clients(struct service *service, const struct generation *generation)
+{
+    char idle[64] = "", unhelped[64] = "", text[256];
+    if (generation->idle_closed)
+        snprintf(idle, sizeof idle, "it had %" PRIu64 " idle connection%s still", generation->idle_closed,
+            generation->idle_closed == 1 ? "" : "s");
+    if (generation->unhelped)
+        snprintf(unhelped, sizeof unhelped, "%" PRIu64 " answer%s could not say close", generation->unhelped,
+            generation->unhelped == 1 ? "" : "s");
+    if (!*idle && !*unhelped)
+        return;
+    snprintf(text, sizeof text, "generation %" PRIu64 " has ended; %s%s%s", generation->id, idle,
+        *idle && *unhelped ? ", " : "", unhelped);
+    requests_retired(service, generation->id, text);
+}
+
 static void generation_gone(struct service *service, struct generation *generation)
 {
     log_event(LOG_INFO, "generation ended", LOG_S("service", service->name),
         LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed));
-    if (generation->idle_closed) {
-        char text[128];
-        snprintf(text, sizeof text,
-            "generation %" PRIu64 " has ended; it had %" PRIu64 " idle connection%s still", generation->id,
-            generation->idle_closed, generation->idle_closed == 1 ? "" : "s");
-        requests_retired(service, generation->id, text);
-    }
+    tell_of_clients(service, generation);
     remove_generation(service, generation);
     malloc_trim(0); /* the heap, which loading BPF has left wide, is wandered over else */
     report_done(service);

@@ -29,6 +29,7 @@ struct service {
     bool removed;                  /* the configuration doesn't have it any more */
     bool finished;                 /* nothing of it is to be started again */
     int exit_code;                 /* of the last worker that ended */
+    bool speaks_no_http;           /* the last generation that left answered in something else: TLS, say */
     bool said_uncaptured;          /* … in the log: its workers could not be captured */
 };
 

@@ -537,8 +537,13 @@ static void draining_timeout(struct worker *worker)
              : "worker did not drain in time: it gets the stop signal",
         WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
         LOG_I("timeout_ms", settings_of(worker)->drain_timeout_ms), LOG_S(keep ? "has" : "cut", cut));
-    if (!keep)
-        worker_stop(worker);
+    if (keep)
+        return;
+    struct tracker_look look;
+    tracking_look(master_of(worker)->tracking, worker, &look);
+    if (look.known && look.connections > look.busy)
+        worker_idle_closed(worker, look.connections - look.busy);
+    worker_stop(worker);
 }
 
 static void stopping_timeout(struct worker *worker)

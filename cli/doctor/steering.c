@@ -138,9 +138,9 @@ static int steer_by_ebpf(struct error *error)
 
 void try_steering_ebpf(struct findings *findings)
 {
-    static const cap_value_t needed[] = {CAP_BPF};
+    static const cap_value_t needed[] = {CAP_BPF, CAP_PERFMON};
     static const struct rights_bpf bpf = {.needed = needed,
-        .count = 1,
+        .count = 2,
         .kernel = "Linux 5.14 or later",
         .otherwise = "without, TCP is steered by cbpf and UDP is shared"};
     struct finding *finding = &findings->all[FINDING_STEERING_EBPF];

@@ -114,7 +114,7 @@ class DoctorTest(harness.TestCase):
         self.assert_advice(found, "keepalive", "drain signal", "retry", "docs/keepalive.md")
         self.assertTrue(found["works"])
         if BUILT_WITH_BPF:
-            self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF ", "cbpf")
+            self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF and CAP_PERFMON ", "cbpf")
             self.assert_advice(found, "tracking_ebpf", "give gapless CAP_BPF and CAP_PERFMON ", "sock_diag")
             self.assertIn("the ebpf tracker is needed", found["findings"]["keepalive"]["detail"])
             self.assert_advice(found, "keepalive", "give gapless CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ")
@@ -124,7 +124,7 @@ class DoctorTest(harness.TestCase):
         found = self.examine(wrapper=WITHOUT_BPF)
         self.assert_states(found, capture="ok", steering_ebpf="no", steering_cbpf="ok", tracking_ebpf="no",
                            keepalive="no")
-        self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF ")
+        self.assert_advice(found, "steering_ebpf", "give gapless CAP_BPF and CAP_PERFMON ")
         self.assert_advice(found, "keepalive", "give gapless CAP_BPF and CAP_PERFMON ")
 
     @unittest.skipUnless(ROOT and BUILT_WITH_BPF, "needs root and BPF")

@@ -309,7 +309,8 @@ class KeepaliveTest(KeepaliveCase):
         self.wait_farewell(gapless, inserted=1, answers=1)
         self.assertEqual(self.farewell(gapless), {**dict.fromkeys(COUNTS, 0), "enlisted": 3, "inserted": 1, "answers": 1})
         self.drain_signal()
-        harness.wait_until(lambda: (self.status_of(gapless) or {}).get("idle_closed") == 2, "the idle connections to be counted")
+        # Until it has ended, which is soon.
+        harness.wait_until(lambda: (self.status_of(gapless) or {"idle_closed": 2})["idle_closed"] == 2, "the idle connections to be counted")
         self.assertEqual(upgrade.end()[-1], ("retire", "generation 1 has ended; it had 2 idle connections still"))
         gapless.log.wait("worker drained", generation=1, idle_closed=2)
         gapless.log.wait("generation ended", generation=1, idle_closed=2)
@@ -427,6 +428,8 @@ class KeepaliveTest(KeepaliveCase):
         talker.join(harness.PATIENCE)
         gapless.wait_serving(2)
         self.assertEqual(self.record()["cut"], 0)
+        # From now on that is known before an upgrade.
+        self.assertIn("weren't HTTP", dict(Upgrade(self, gapless).end())["keepalive"])
 
     def test_beside_clients_that_cannot_be_told_the_others_have_the_grace_only(self):
         """A worker that is never idle: the head of each answer is too long to be looked at."""

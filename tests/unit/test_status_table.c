@@ -78,6 +78,10 @@ static void table_shows_services_listeners_and_workers(void **state)
     service.generation = 10;
     service.tracker = &tracker;
     service.upgrade = &upgrade;
+    tracker.reason = (char *)"the workers say it";
+    Gapless__Admin__Keepalive keepalive = GAPLESS__ADMIN__KEEPALIVE__INIT;
+    keepalive.reason = (char *)"no BPF";
+    service.keepalive = &keepalive;
     service.n_listeners = 2;
     service.listeners = listeners;
     service.n_generations = 3;
@@ -94,7 +98,8 @@ static void table_shows_services_listeners_and_workers(void **state)
         "web: upgrading, generation 10\n"
         "  upgrade running, phase drain, since 2026-01-31T12:00:00Z\n"
         "  the last upgrade failed: worker 0 exited with code 1\n"
-        "  in flight by native, exact\n"
+        "  in flight by native, exact (the workers say it)\n"
+        "  clients of kept connections aren't told to close (no BPF)\n"
         "  LISTENER  ADDRESS             STEERING\n"
         "  web       tcp:8080            shared\n"
         "  local     unix:/run/web.sock  shared (one socket for all)\n"
