@@ -86,24 +86,27 @@ struct worker {
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
-    unsigned slot;        /* the tracker's (tracking.h); 0: none */
-    bool tracked;         /* every connection that it can have is */
-    bool flows_tracked;   /* every connection is, or is a flow that steering knows */
-    bool counted;         /* … and counted as it comes and goes; false: only looks tell how many are open */
-    bool watched;         /* it drains, and gets its stop signal when it is found to be drained */
-    bool accepts;         /* … and goes on accepting: it has been told nothing */
-    bool farewell;        /* its clients are told to close (keepalive.h) */
-    bool held;            /* its drain signal waits for that */
-    uint64_t untold;      /* … with so many connections whose clients weren't told yet, */
-    uint64_t answers;     /* so many answers looked at, */
-    int64_t heard_ms;     /* and no change since then (CLOCK_MONOTONIC) */
-    bool grace_spent;     /* its idle connections have had drain.idle_grace before it was told */
-    uint64_t idle_closed; /* idle connections that it had when it was told, or ended */
-    bool counts_lost;     /* … said in the log: the tracker can't tell, or not by its counts */
-    bool restored_exit;   /* it ended while no master was there; told once the loop runs (master.c) */
+    unsigned slot;      /* the tracker's (tracking.h); 0: none */
+    bool tracked;       /* every connection that it can have is */
+    bool flows_tracked; /* every connection is, or is a flow that steering knows */
+    bool counted;       /* … and counted as it comes and goes; false: only looks tell how many are open */
+    bool watched;       /* it drains, and gets its stop signal when it is found to be drained */
+    bool accepts;       /* … and goes on accepting: it has been told nothing */
+    bool farewell;      /* its clients are told to close (keepalive.h) */
+    bool held;          /* its drain signal waits for that */
+    bool grace_spent;   /* its idle connections have had drain.idle_grace before it was told */
+    bool counts_lost;   /* … said in the log: the tracker can't tell, or not by its counts */
+    bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
     int start_fd; /* spawn.h, -1 once the outcome is known */
     struct drain drain;
+
+    uint64_t idle_closed; /* idle connections that it had when it was told, or ended */
+    /* While it is held: so many connections whose clients weren't told yet, so many answers looked at, and no
+     * change since then (CLOCK_MONOTONIC). */
+    uint64_t untold;
+    uint64_t answers;
+    int64_t heard_ms;
 
     int64_t orphaned_ms; /* CLOCK_MONOTONIC: since when its own sockets have had no ready worker; 0: not so */
 

@@ -38,7 +38,7 @@ static void answer_twice(int listener, int line)
 /* Asks, and reads an answer of the length of those that are possible. */
 static int ask(const struct work *work, char answer[sizeof KEPT], struct error *error)
 {
-    const struct timeval most = {.tv_usec = ANSWER_MS * 1000};
+    const struct timeval most = {.tv_usec = ANSWER_MS * 1000L};
     memset(answer, 0, sizeof KEPT);
     if (setsockopt(work->client, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most) < 0 ||
         send(work->client, REQUEST, sizeof REQUEST - 1, MSG_NOSIGNAL) < 0 ||

@@ -88,7 +88,8 @@ static void status_has_the_keys_that_are_documented(void **state)
         "\"listeners\": [{\"name\": \"web\", \"address\": \"tcp:80\", \"steering\": \"shared\", \"reason\": "
         "null}], "
         "\"generations\": [{\"id\": 3, \"state\": \"active\", \"version\": null, "
-        "\"started_at\": \"2026-01-31T12:00:00.000Z\", \"idle_closed\": null, \"workers\": [], \"farewell\": null}], "
+        "\"started_at\": \"2026-01-31T12:00:00.000Z\", \"idle_closed\": null, \"workers\": [], \"farewell\": "
+        "null}], "
         "\"upgrade\": {\"state\": \"idle\", \"phase\": null, \"started_at\": null, \"reason\": null}, "
         "\"keepalive\": null}]}");
 }
