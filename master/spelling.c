@@ -43,7 +43,15 @@ static unsigned distance(const char *a, size_t a_length, const char *b, size_t b
     return above[b_length];
 }
 
-/* The only candidate of which the word is the beginning or the end (`grace` of `stop-grace`), or NULL. */
+/* `grace` of `stop-grace`, not `alive` of `keepalive`. */
+static bool ends_with(const char *candidate, const char *word)
+{
+    size_t length = strlen(word), other = strlen(candidate);
+    return other >= length && strcasecmp(candidate + other - length, word) == 0 &&
+           (other == length || !isalnum((unsigned char)candidate[other - length - 1]));
+}
+
+/* The only candidate of which the word is the beginning, or the last words, or NULL. */
 static const char *only_whole(const char *word, const char *const *candidates, size_t count)
 {
     const char *whole = NULL;
@@ -51,9 +59,8 @@ static const char *only_whole(const char *word, const char *const *candidates, s
     if (length < 3)
         return NULL;
     for (size_t i = 0; i < count; i++) {
-        size_t other = candidates[i] ? strlen(candidates[i]) : 0;
-        if (other < length || (strncasecmp(candidates[i], word, length) != 0 &&
-                                  strcasecmp(candidates[i] + other - length, word) != 0))
+        if (!candidates[i] ||
+            (strncasecmp(candidates[i], word, length) != 0 && !ends_with(candidates[i], word)))
             continue;
         if (whole && strcmp(whole, candidates[i]) != 0)
             return NULL;

@@ -229,7 +229,7 @@ static void long_flags_may_be_abbreviated_if_clear(void **state)
     assert_int_equal(config->services[0].drain_timeout_ms, 1000);
     config_unref(config);
     REFUSE("option --drain is ambiguous: --drain-signal, --drain-timeout, --drain-quiet, "
-           "--drain-idle-grace, --drain-on-timeout",
+           "--drain-idle-grace, --drain-keepalive, --drain-on-timeout",
         "--drain", "1s", "server");
     REFUSE("option --backoff is ambiguous: --backoff-initial, --backoff-max, --backoff-reset", "--backoff=1s",
         "server");
