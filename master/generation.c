@@ -5,6 +5,7 @@
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/tracking.h"
 
@@ -93,6 +94,7 @@ void generation_free(struct generation *generation)
     settle_end(generation->settle);
     readiness_free(generation->readiness);
     release_endpoints(generation, true);
+    pinning_free(generation->pinning);
     free(generation->endpoints);
     config_unref(generation->config);
     free(generation);

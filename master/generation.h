@@ -6,9 +6,9 @@
  *   starting ──► active ──► draining
  *       └───────────────────────┘
  *
- * It holds the configuration that it was started from and a reference to each of its endpoints: to its own
- * ones until its workers have gone, to a shared one until it drains. generation_set_state() is the only
- * writer of the state.
+ * It holds the configuration that it was started from, what of it is pinned (pinning.h) and a reference to
+ * each of its endpoints: to its own ones until its workers have gone, to a shared one until it drains.
+ * generation_set_state() is the only writer of the state.
  *
  * A drain begins when new connections go elsewhere. What was given to the generation's own sockets until then
  * is still accepted by its workers: they are told to drain when nothing waits there any more (settle.h).
@@ -22,6 +22,7 @@
 #include "master/settle.h"
 #include "master/worker.h"
 
+struct pinning;
 struct service;
 
 /* The words of the design; ready, canary, standby and retiring belong to later phases of an upgrade. */
@@ -47,6 +48,7 @@ struct generation {
      * never made; then those that its workers' own sockets have (capture). */
     struct endpoint **endpoints;
     size_t endpoint_count;
+    struct pinning *pinning;     /* what its workers run; NULL: what is there then */
     struct settle *settle;       /* while it drains and its workers haven't been told; else NULL */
     struct readiness *readiness; /* where the service has a probe; else NULL */
     bool told;                   /* its workers have been */

@@ -6,6 +6,7 @@
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/requests.h"
 #include "master/tracking.h"
 
@@ -87,6 +88,7 @@ static int make_generation(
         generation_free(generation);
         return r;
     }
+    pinning_make(generation);
     service->last_generation = generation->id;
     struct generation **end = &service->generations;
     while (*end)
@@ -116,6 +118,7 @@ static void remove_generation(struct service *service, struct generation *genera
             *link = generation->next;
             break;
         }
+    pinning_forget(generation);
     generation_free(generation);
     master_changed(service->master);
 }

@@ -94,24 +94,37 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Puts the listed descriptors at 3, 4, …, the start socket behind them, and marks all else close-on-exec.
- * Goes by way of high numbers, since sources and targets may overlap. */
-static int place_descriptors(const struct spawn_request *request, int *start_fd, struct error *error)
+/* What the child uses until it executes: out of the way of what is placed. */
+static int move_up(int *fd, int first_free, struct error *error)
+{
+    int high = fcntl(*fd, F_DUPFD_CLOEXEC, first_free);
+    if (high < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", *fd);
+    *fd = high;
+    return 0;
+}
+
+/* Puts the listed descriptors at 3, 4, …, the start socket and the pin's behind them, and marks all else
+ * close-on-exec. Goes by way of high numbers, since sources and targets may overlap. */
+static int place_descriptors(
+    const struct spawn_request *request, int *start_fd, struct pin *pin, struct error *error)
 {
     int first_free = ACTIVATION_FIRST_FD + (int)request->fd_count;
     int *high = calloc(request->fd_count + 1, sizeof *high);
     if (!high)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    for (unsigned i = 0; i <= request->fd_count; i++) {
-        int source = i < request->fd_count ? request->fds[i] : *start_fd;
-        high[i] = fcntl(source, F_DUPFD_CLOEXEC, first_free);
-        if (high[i] < 0)
-            return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", source);
+    int r = move_up(start_fd, first_free, error);
+    for (int i = 0; r == 0 && request->pin && i < PIN_PLACE_COUNT; i++)
+        r = move_up(&pin->fds[i], first_free, error);
+    for (unsigned i = 0; r == 0 && i < request->fd_count; i++) {
+        high[i] = request->fds[i];
+        r = move_up(&high[i], first_free, error);
     }
+    if (r < 0)
+        return r;
     for (unsigned i = 0; i < request->fd_count; i++)
         if (dup2(high[i], ACTIVATION_FIRST_FD + (int)i) < 0)
             return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", request->fds[i]);
-    *start_fd = high[request->fd_count];
     free(high);
     /* Linux 5.11; without it every descriptor of ours is close-on-exec all the same. */
     close_range((unsigned)first_free, UINT_MAX, CLOSE_RANGE_CLOEXEC);
@@ -246,8 +259,19 @@ static int become(const struct identity *identity, struct error *error)
     return 0;
 }
 
-static int set_up(const struct config_service *service, struct error *error)
+static int enter(const struct spawn_request *request, struct error *error)
 {
+    const char *cwd = request->service->cwd;
+    if (request->pin)
+        return pin_enter(request->pin, error);
+    if (cwd && chdir(cwd) < 0)
+        return error_errno(error, errno, BLAME_USER, "cannot enter the directory %s", cwd);
+    return 0;
+}
+
+static int set_up(const struct spawn_request *request, struct error *error)
+{
+    const struct config_service *service = request->service;
     struct identity identity;
     int r = find_identity(service, &identity, error);
     if (r == 0)
@@ -258,9 +282,7 @@ static int set_up(const struct config_service *service, struct error *error)
         r = become(&identity, error);
     if (r == 0)
         r = keep_capabilities(service, error);
-    if (r == 0 && service->cwd && chdir(service->cwd) < 0)
-        r = error_errno(error, errno, BLAME_USER, "cannot enter the directory %s", service->cwd);
-    return r;
+    return r < 0 ? r : enter(request, error);
 }
 
 /* execve(2) by PATH. Not execvp(3): that gives what is no program to the shell, which then reads it as a
@@ -274,7 +296,7 @@ static int execute_by_path(const struct spawn_request *request)
         return errno;
     }
     int code = ENOENT;
-    for (path = path ? path : "/usr/local/bin:/usr/bin:/bin"; path; path = *path ? path + 1 : NULL) {
+    for (path = path ? path : PIN_DEFAULT_PATH; path; path = *path ? path + 1 : NULL) {
         size_t length = strcspn(path, ":");
         char file[PATH_MAX];
         int n = snprintf(file, sizeof file, "%.*s%s%s", (int)length, path, length ? "/" : "./", program);
@@ -294,8 +316,13 @@ static int execute(const struct spawn_request *request, struct error *error)
 {
     const char *program = request->argv[0];
     environ = (char **)request->envp;
-    int code = execute_by_path(request);
     bool path = strchr(program, '/') != NULL;
+    int code = EACCES;
+    if (request->pin)
+        code = pin_execute(request->pin, request->argv, request->envp);
+    /* A directory of PATH that the master may search and the service's user may not is passed over. */
+    if (!request->pin || (code == EACCES && !path))
+        code = execute_by_path(request);
     if (code == ENOENT && path && access(program, F_OK) == 0)
         error_set(error, ENOEXEC, BLAME_USER,
             "cannot execute %s: the interpreter that it names does not exist", program);
@@ -315,13 +342,18 @@ static int execute(const struct spawn_request *request, struct error *error)
     return error->code == ENOENT ? SPAWN_EXIT_NOT_FOUND : SPAWN_EXIT_NOT_EXECUTABLE;
 }
 
-static __attribute__((noreturn)) void child(const struct spawn_request *request, int start_fd)
+static __attribute__((noreturn)) void child(struct spawn_request *request, int start_fd)
 {
     struct error error = {.code = 0};
+    struct pin pin;
+    if (request->pin)
+        pin = *request->pin; /* the child's own: its descriptors are moved */
     setpgid(0, 0);
     reset_signals();
-    if (place_descriptors(request, &start_fd, &error) < 0)
+    if (place_descriptors(request, &start_fd, &pin, &error) < 0)
         child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
+    if (request->pin)
+        request->pin = &pin;
     if (request->listen_pid)
         snprintf(request->listen_pid, ACTIVATION_PID_ROOM, "%d", getpid());
     if (request->filter)
@@ -337,7 +369,7 @@ static __attribute__((noreturn)) void child(const struct spawn_request *request,
     while (n < 0 && errno == EINTR);
     if (n != 1)
         _exit(SPAWN_EXIT_SETUP); /* the master died before it released us */
-    if (set_up(request->service, &error) < 0)
+    if (set_up(request, &error) < 0)
         child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
     int exit_code = execute(request, &error);
     child_fail(start_fd, exit_code, &error);
@@ -354,7 +386,8 @@ int spawn_make(const struct spawn_request *request, struct spawn *ret_spawn, str
     long pid = syscall(SYS_clone, CLONE_PARENT | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, 0);
     if (pid == 0) {
         close(pair[0]);
-        child(request, pair[1]);
+        struct spawn_request own = *request;
+        child(&own, pair[1]);
     }
     int code = errno;
     close(pair[1]);

@@ -18,6 +18,7 @@
 #include "ipc/error.h"
 #include "master/capture/filter.h"
 #include "master/config.h"
+#include "master/pin.h"
 
 #include <sys/types.h>
 
@@ -35,6 +36,7 @@ struct spawn_request {
     const int *fds;   /* become 3, 4, … in the worker; lent */
     unsigned fd_count;
     const struct capture_filter *filter; /* NULL: it isn't captured */
+    const struct pin *pin;               /* NULL: what argv[0] leads to is executed */
 };
 
 struct spawn {

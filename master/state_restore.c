@@ -9,6 +9,7 @@
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/tracking.h"
 #include "master/worker.h"
@@ -353,6 +354,7 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     generation->told = from->told;
     generation->serves = from->serves;
     generation->idle_closed = from->idle_closed;
+    pinning_restore(generation, from->pin);
     int r = restore_endpoints(service, generation, kept, from, error);
     for (size_t i = 0; r == 0 && i < from->n_captured; i++)
         r = restore_captured(service, generation, kept, from->captured[i], error);

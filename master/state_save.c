@@ -8,6 +8,7 @@
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/tracking.h"
 #include "master/worker.h"
@@ -86,6 +87,7 @@ static void save_generation(
     ret->told = generation->told;
     ret->serves = generation->serves;
     ret->idle_closed = generation->idle_closed;
+    ret->pin = pinning_save(generation, arena);
     ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
     for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
         ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;

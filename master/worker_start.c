@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A worker's process: its channels, its sockets, its arguments and environment, and the fork (spawn.h).
+ * A worker's process: its channels, its sockets, its arguments and environment, what is pinned, and the fork
+ * (spawn.h).
  */
 #include "ipc/fd.h"
 #include "master/activation.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/spawn.h"
 #include "master/tracking.h"
@@ -107,7 +109,8 @@ static int make_process(
         .listen_pid = activation->listen_pid,
         .fds = fds,
         .fd_count = activation->inherited_count + 1,
-        .filter = worker->filtered ? &filter : NULL};
+        .filter = worker->filtered ? &filter : NULL,
+        .pin = pinning_look(worker->generation, activation->argv.items[0])};
     struct spawn spawn = {.pid = 0, .pidfd = -1, .start_fd = -1};
     r = spawn_make(&request, &spawn, error);
     capture_filter_done(&filter);

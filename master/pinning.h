@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The pins (pin.h) of generations, in the master: made with the generation, held by the keeper as
+ * "pin/SERVICE/GENERATION", saved, and looked at whenever a worker is started. What is found then is read and
+ * compared bit by bit between other events, and logged: a worker is never kept waiting for it.
+ *
+ * A generation that could not be pinned runs what is there when a worker is started, as the log says.
+ */
+#ifndef GAPLESS_MASTER_PINNING_H
+#define GAPLESS_MASTER_PINNING_H
+
+#include "ipc/state.pb-c.h"
+
+struct arena;
+struct generation;
+struct pin;
+struct pinning;
+
+/* Once, before its first worker. Where there is nothing to execute there is no pin: its start tells why. */
+void pinning_make(struct generation *generation);
+
+/* To be called as a worker is started whose argv[0] that is. What it is to be executed from, or NULL. Lent.
+ */
+const struct pin *pinning_look(struct generation *generation, const char *command);
+
+/* The generation has ended: the keeper lets it go, too. */
+void pinning_forget(struct generation *generation);
+
+/* NULL is allowed. The keeper's descriptors stay. */
+void pinning_free(struct pinning *pinning);
+
+/* For the state; NULL: none, or out of memory (as the arena says). */
+Gapless__State__Pin *pinning_save(const struct generation *generation, struct arena *arena);
+
+/* What the last master has saved; NULL is allowed. */
+void pinning_restore(struct generation *generation, const Gapless__State__Pin *from);
+
+#endif
