@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A record of the history, and the line of JSON that it is in the file (docs/history.md). Pure.
+ *
+ * A line begins with the version of its schema and its number: {"v":1,"n":17,"time":…}. Both stay in every
+ * version; keys are only ever added. The number comes last into being: what stands behind it is the body.
+ */
+#ifndef GAPLESS_MASTER_HISTORY_RECORD_H
+#define GAPLESS_MASTER_HISTORY_RECORD_H
+
+#include "ipc/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HISTORY_VERSION 1
+/* Longest line, in bytes, its newline included. A longer one isn't read. */
+#define HISTORY_LINE_MAX 16384
+#define HISTORY_PHASES_MAX 8
+
+enum history_event {
+    HISTORY_START,
+    HISTORY_STOP,
+    HISTORY_UPGRADE,
+    HISTORY_CRASH,
+    HISTORY_REFUSED,
+    HISTORY_MASTER_RESTARTED,
+    HISTORY_OTHER, /* a later version's: its name is in event_name */
+    HISTORY_EVENT_COUNT
+};
+
+enum history_outcome { HISTORY_NO_OUTCOME, HISTORY_DONE, HISTORY_FAILED, HISTORY_OUTCOME_COUNT };
+
+/* Who asked: the peer of the admin socket, or the sender of a signal. */
+struct history_who {
+    bool known;
+    char signal[16]; /* "HUP"; "": by the admin socket */
+    int64_t uid;     /* -1: not known */
+    int64_t pid;     /* 0: not known, or the kernel */
+};
+
+struct history_phase {
+    char name[16];
+    int64_t us;
+};
+
+/* bpf/farewell.h's counts, in its order. */
+enum { HISTORY_FAREWELL_COUNTS = 10 };
+struct history_farewell {
+    bool known;
+    uint64_t counts[HISTORY_FAREWELL_COUNTS];
+};
+
+/* What an event doesn't have is zero, or empty. */
+struct history_record {
+    uint64_t number;
+    int64_t time_ms; /* CLOCK_REALTIME */
+    enum history_event event;
+    char event_name[32];
+    uint64_t dropped; /* so many records before it could not be kept */
+    char service[72];
+    struct history_who who;
+    char reason[512];
+
+    char version[64];      /* start */
+    int64_t pid;           /* start: the main process; master_restarted: the master; crash: the worker */
+    int64_t start;         /* master_restarted: which master it is */
+    int64_t code;          /* stop */
+    uint64_t from, to;     /* upgrade: generations; from 0: none served */
+    int64_t started_at_ms; /* upgrade */
+    int64_t ended_at_ms;   /* upgrade */
+    enum history_outcome outcome;
+    struct history_phase phases[HISTORY_PHASES_MAX];
+    size_t phase_count;
+    uint64_t idle_closed;
+    struct history_farewell farewell;
+    uint64_t generation; /* crash */
+    int64_t worker;      /* crash: its index */
+    char how[128];       /* crash */
+    char state[16];      /* crash: what it was before */
+};
+
+const char *history_event_name(enum history_event event);
+const char *history_outcome_name(enum history_outcome outcome);
+
+/* The body of the record's line; the caller's to free. What isn't UTF-8 in a text is replaced. NULL: out of
+ * memory, or HISTORY_OTHER. */
+char *history_record_body(const struct history_record *record);
+
+/* The whole line with its newline; the caller's to free. NULL when out of memory. */
+char *history_record_line(uint64_t number, const char *body);
+
+/* Reads a line, without its newline. -EBADMSG: no record, or one with a key of the wrong kind;
+ * -EPROTONOSUPPORT: of another version; -ENOMEM. Keys that this version doesn't know are passed over. */
+int history_record_parse(
+    const char *line, size_t length, struct history_record *ret_record, struct error *error);
+
+/* The number of a line of any version. 0 or -EBADMSG. */
+int history_record_number(const char *line, size_t length, uint64_t *ret_number);
+
+/* "2026-01-31T12:00:00.123Z", RFC 3339; and back: 0 or -EBADMSG. */
+struct history_time {
+    char text[32];
+};
+struct history_time history_time_text(int64_t ms);
+int history_time_parse(const char *text, int64_t *ret_ms);
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "master/history_record.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NOW_MS INT64_C(1769860800123) /* 2026-01-31T12:00:00.123Z */
+#define HEAD "{\"v\":1,\"n\":7,\"time\":\"2026-01-31T12:00:00.123Z\","
+
+static struct error error;
+
+static int parse(const char *line, struct history_record *ret_record)
+{
+    error.message[0] = '\0';
+    return history_record_parse(line, strlen(line), ret_record, &error);
+}
+
+static char *line_of(const struct history_record *record)
+{
+    char *body = history_record_body(record);
+    assert_non_null(body);
+    char *line = history_record_line(record->number, body);
+    assert_non_null(line);
+    free(body);
+    return line;
+}
+
+/* Written, read, and written again: the same line. */
+static void assert_survives(const struct history_record *record)
+{
+    struct history_record again;
+    char *line = line_of(record);
+    size_t length = strlen(line);
+    assert_int_equal(line[length - 1], '\n');
+    line[length - 1] = '\0';
+    if (parse(line, &again) < 0)
+        fail_msg("%s: %s", line, error.message);
+    assert_int_equal(again.event, record->event);
+    char *second = line_of(&again);
+    second[strlen(second) - 1] = '\0';
+    assert_string_equal(second, line);
+    free(second);
+    free(line);
+}
+
+static struct history_record full(enum history_event event)
+{
+    return (struct history_record){.number = 7,
+        .time_ms = NOW_MS,
+        .event = event,
+        .dropped = 3,
+        .service = "web",
+        .who = {.known = true, .signal = "HUP", .uid = 0, .pid = 4711},
+        .reason = "a \"reason\" \\ with\nlines",
+        .version = "0.1.0",
+        .pid = 12,
+        .start = 2,
+        .code = 126,
+        .from = 1,
+        .to = 2,
+        .started_at_ms = NOW_MS - 123,
+        .ended_at_ms = NOW_MS,
+        .outcome = HISTORY_DONE,
+        .phases = {{"spawn", 3853}, {"switch", 2}, {"drain", INT64_C(2592000000001)}},
+        .phase_count = 3,
+        .idle_closed = 9,
+        .farewell = {.known = true, .counts = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
+        .generation = 5,
+        .worker = 0,
+        .how = "exited with code 3",
+        .state = "ready"};
+}
+
+static void every_event_survives(void **state)
+{
+    for (unsigned event = 0; event < HISTORY_OTHER; event++) {
+        struct history_record record = full((enum history_event)event);
+        assert_survives(&record);
+        record = (struct history_record){.number = 1, .event = (enum history_event)event, .who.uid = -1};
+        record.outcome = HISTORY_FAILED;
+        assert_survives(&record);
+    }
+}
+
+static void fields_are_read_back(void **state)
+{
+    struct history_record record = full(HISTORY_UPGRADE), again;
+    char *line = line_of(&record);
+    assert_int_equal(history_record_parse(line, strlen(line) - 1, &again, &error), 0);
+    free(line);
+    assert_int_equal(again.number, 7);
+    assert_int_equal(again.time_ms, NOW_MS);
+    assert_int_equal(again.dropped, 3);
+    assert_string_equal(again.service, "web");
+    assert_true(again.who.known);
+    assert_string_equal(again.who.signal, "HUP");
+    assert_int_equal(again.who.uid, 0);
+    assert_int_equal(again.who.pid, 4711);
+    assert_string_equal(again.reason, record.reason);
+    assert_int_equal(again.from, 1);
+    assert_int_equal(again.to, 2);
+    assert_int_equal(again.started_at_ms, NOW_MS - 123);
+    assert_int_equal(again.outcome, HISTORY_DONE);
+    assert_int_equal(again.phase_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(again.phases[i].name, record.phases[i].name);
+        assert_int_equal(again.phases[i].us, record.phases[i].us);
+    }
+    assert_int_equal(again.idle_closed, 9);
+    assert_memory_equal(&again.farewell, &record.farewell, sizeof again.farewell);
+}
+
+static void line_is_what_the_page_shows(void **state)
+{
+    struct history_record record = {.number = 7,
+        .time_ms = NOW_MS,
+        .event = HISTORY_REFUSED,
+        .service = "web",
+        .who = {.known = true, .uid = 0, .pid = 9},
+        .reason = "an upgrade of web is under way"};
+    char *line = line_of(&record);
+    assert_string_equal(line, HEAD "\"event\":\"refused\",\"service\":\"web\",\"who\":{\"uid\":0,\"pid\":9},"
+                                   "\"reason\":\"an upgrade of web is under way\"}\n");
+    free(line);
+}
+
+static void text_that_is_not_utf8_is_replaced(void **state)
+{
+    struct history_record record = full(HISTORY_REFUSED), again;
+    /* Cut inside a character; a surrogate; an overlong form; good ones between. */
+    strcpy(record.reason, "\xc3\xa9 \xed\xa0\x80 \xc0\xaf \xe2\x82\xac \xe2\x82");
+    char *line = line_of(&record);
+    assert_int_equal(history_record_parse(line, strlen(line) - 1, &again, &error), 0);
+    assert_string_equal(again.reason, "\xc3\xa9 ??? ?? \xe2\x82\xac ??");
+    free(line);
+}
+
+static void longest_record_fits_into_a_line(void **state)
+{
+    struct history_record record = full(HISTORY_UPGRADE);
+    memset(record.reason, 1, sizeof record.reason - 1);
+    memset(record.service, 2, sizeof record.service - 1);
+    record.phase_count = HISTORY_PHASES_MAX;
+    for (size_t i = 0; i < HISTORY_PHASES_MAX; i++) {
+        memset(record.phases[i].name, 'x', sizeof record.phases[i].name - 1);
+        record.phases[i].us = 999999999999;
+    }
+    for (size_t i = 0; i < HISTORY_FAREWELL_COUNTS; i++)
+        record.farewell.counts[i] = INT64_MAX;
+    char *line = line_of(&record);
+    assert_true(strlen(line) < HISTORY_LINE_MAX);
+    free(line);
+    assert_survives(&record);
+}
+
+static void other_version_is_told_from_garbage(void **state)
+{
+    struct history_record record;
+    uint64_t number = 0;
+    const char later[] = "{\"v\":2,\"n\":8,\"time\":17,\"event\":[]}";
+    assert_int_equal(parse(later, &record), -EPROTONOSUPPORT);
+    assert_non_null(strstr(error.message, "version 2"));
+    assert_int_equal(history_record_number(later, strlen(later), &number), 0);
+    assert_int_equal(number, 8);
+}
+
+static void later_event_and_later_keys_are_no_mistake(void **state)
+{
+    struct history_record record;
+    assert_int_equal(parse(HEAD "\"event\":\"rollback\",\"new\":[{}],\"reason\":\"x\"}", &record), 0);
+    assert_int_equal(record.event, HISTORY_OTHER);
+    assert_string_equal(record.event_name, "rollback");
+    assert_string_equal(record.reason, "x");
+    assert_null(history_record_body(&record));
+}
+
+static void what_is_no_record_is_refused(void **state)
+{
+    static const char *const lines[] = {
+        "",
+        "{}",
+        "[]",
+        "null",
+        "17",
+        "\"v\"",
+        "{\"v\":1}",
+        "{\"n\":1}",
+        "{\"v\":1,\"n\":0,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":0,\"n\":1,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":-1,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1.0,\"n\":1,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":\"1\",\"n\":1,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"n\":2,\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"time\":\"2026-01-31\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"time\":\"2026-02-30T12:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"time\":\"2026-01-31T24:00:00.123Z\",\"event\":\"start\"}",
+        "{\"v\":1,\"n\":1,\"time\":\"2026-01-31T12:00:00.123Z \",\"event\":\"start\"}",
+        HEAD "\"event\":17}",
+        HEAD "\"event\":\"\"}",
+        HEAD "\"service\":\"web\"}",
+        HEAD "\"event\":\"upgrade\"}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"perhaps\"}",
+        HEAD "\"event\":\"start\",\"pid\":\"12\"}",
+        HEAD "\"event\":\"start\",\"pid\":-12}",
+        HEAD "\"event\":\"start\",\"who\":\"me\"}",
+        HEAD "\"event\":\"start\",\"who\":{\"uid\":\"root\"}}",
+        HEAD "\"event\":\"start\",\"who\":{\"signal\":\"A NAME THAT IS TOO LONG\"}}",
+        HEAD "\"event\":\"start\",\"reason\":\"\\u0000\"}",
+        HEAD "\"event\":\"start\",\"phases\":{}}",
+        HEAD "\"event\":\"start\",\"phases\":[17]}",
+        HEAD "\"event\":\"start\",\"phases\":[{\"name\":\"spawn\"}]}",
+        HEAD "\"event\":\"start\",\"phases\":[{\"ms\":1}]}",
+        HEAD "\"event\":\"start\",\"phases\":[{\"name\":\"spawn\",\"ms\":-1}]}",
+        HEAD "\"event\":\"start\",\"phases\":[{},{},{},{},{},{},{},{},{}]}",
+        HEAD "\"event\":\"start\",\"farewell\":[]}",
+        HEAD "\"event\":\"start\",\"farewell\":{\"enlisted\":-1}}",
+        HEAD "\"event\":\"start\"} {}",
+        HEAD "\"event\":\"start\"",
+        HEAD "\"event\":\"st\xff\"}",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct history_record record;
+        if (parse(lines[i], &record) != -EBADMSG || !*error.message)
+            fail_msg("taken: %s", lines[i]);
+    }
+}
+
+static void every_cut_of_a_line_is_refused(void **state)
+{
+    struct history_record record = full(HISTORY_UPGRADE), again;
+    uint64_t number;
+    char *line = line_of(&record);
+    for (size_t i = 0; i + 1 < strlen(line); i++) {
+        assert_int_equal(history_record_parse(line, i, &again, NULL), -EBADMSG);
+        assert_int_equal(history_record_number(line, i, &number), -EBADMSG);
+    }
+    free(line);
+}
+
+static void times_are_written_and_read(void **state)
+{
+    static const int64_t times[] = {0, 1, 999, NOW_MS, -1, -62167219200000, 253402300799999};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        int64_t ms = 17;
+        assert_int_equal(history_time_parse(history_time_text(times[i]).text, &ms), 0);
+        assert_int_equal(ms, times[i]);
+    }
+    assert_string_equal(history_time_text(NOW_MS).text, "2026-01-31T12:00:00.123Z");
+    assert_string_equal(history_time_text(INT64_MAX).text, "-");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_event_survives),
+        cmocka_unit_test(fields_are_read_back),
+        cmocka_unit_test(line_is_what_the_page_shows),
+        cmocka_unit_test(text_that_is_not_utf8_is_replaced),
+        cmocka_unit_test(longest_record_fits_into_a_line),
+        cmocka_unit_test(other_version_is_told_from_garbage),
+        cmocka_unit_test(later_event_and_later_keys_are_no_mistake),
+        cmocka_unit_test(what_is_no_record_is_refused),
+        cmocka_unit_test(every_cut_of_a_line_is_refused),
+        cmocka_unit_test(times_are_written_and_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
