@@ -33,6 +33,7 @@ void config_unref(struct config *config)
     free(config->name);
     free(config->admin_path);
     free(config->pid_file);
+    free(config->history);
     free(config->file);
     free(config->yaml);
     free(config);

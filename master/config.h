@@ -131,8 +131,10 @@ struct config_service {
 struct config {
     unsigned references;
     char *name; /* of this instance; default: the base name of the first service's command, or `name:` */
-    char *admin_path; /* NULL: not said (the default follows from the name) */
-    char *pid_file;   /* NULL: none */
+    char *admin_path;      /* NULL: not said (the default follows from the name) */
+    char *pid_file;        /* NULL: none */
+    char *history;         /* a path, or "off"; NULL: not said (the default follows from the name) */
+    uint64_t history_size; /* bytes of one of its two files */
     enum config_log log;
     enum log_level log_level; /* the least that is logged */
     enum config_tracker tracker;

@@ -17,6 +17,7 @@
 #define GAPLESS_MASTER_GENERATION_H
 
 #include "master/config.h"
+#include "master/history_record.h"
 #include "master/listener.h"
 #include "master/readiness.h"
 #include "master/settle.h"
@@ -58,8 +59,9 @@ struct generation {
     bool serves;           /* a captured socket of it gets what is new, or did, be all ready or not */
     uint64_t idle_closed;  /* idle connections that ended with its workers, as far as a look saw */
     uint64_t unhelped;     /* answers and connections by which clients could not be told to close */
-    int64_t started_ms;    /* CLOCK_MONOTONIC */
-    int64_t started_at_ms; /* CLOCK_REALTIME */
+    struct history_farewell farewell; /* of its workers that have gone */
+    int64_t started_ms;               /* CLOCK_MONOTONIC */
+    int64_t started_at_ms;            /* CLOCK_REALTIME */
 };
 
 const char *generation_state_name(enum generation_state state);

@@ -313,12 +313,27 @@ void keepalive_resume(struct worker *worker)
     leave(keepalive, worker);
 }
 
+/* What there was is its generation's to tell. */
+static void keep_counts(const struct worker *worker)
+{
+    struct history_farewell *all = &worker->generation->farewell;
+    struct farewell_counts counts;
+    keepalive_count(worker, &counts);
+    const uint64_t each[HISTORY_FAREWELL_COUNTS] = {counts.enlisted, counts.unlistable, counts.answers,
+        counts.overwritten, counts.inserted, counts.already, counts.more, counts.not_http, counts.too_long,
+        counts.in_doubt};
+    all->known = true;
+    for (size_t i = 0; i < HISTORY_FAREWELL_COUNTS; i++)
+        all->counts[i] += each[i];
+}
+
 void keepalive_end(struct worker *worker)
 {
     if (!worker->farewell)
         return;
     struct farewell_counts counts;
     keepalive_count(worker, &counts);
+    keep_counts(worker);
     worker->generation->unhelped += counts.not_http + counts.too_long + counts.in_doubt + counts.unlistable;
     if (counts.answers)
         worker->generation->service->speaks_no_http = counts.not_http != 0;

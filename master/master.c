@@ -5,6 +5,8 @@
 #include "ipc/fd.h"
 #include "master/admin.h"
 #include "master/admin_path.h"
+#include "master/history.h"
+#include "master/history_events.h"
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/path_guard.h"
@@ -26,6 +28,8 @@
 
 /* How long the keeper may take to give back its store, and to take what the master says last. */
 #define KEEPER_TIMEOUT_MS 10000
+/* How long the end waits for the history, at most: for the disk. */
+#define HISTORY_TIMEOUT_MS 2000
 
 #define EXIT_OK 0
 #define EXIT_FAILED 1
@@ -80,6 +84,7 @@ static void end(struct master *master, int code)
 {
     master->ended = true;
     log_event(LOG_INFO, "ended", LOG_I("code", code));
+    history_stopped(master, code);
     requests_stopped(master);
     admin_close(master->admin);
     master->admin = NULL;
@@ -89,6 +94,7 @@ static void end(struct master *master, int code)
         (keeper_link_finish(master->keeper, code, &error) < 0 ||
             keeper_link_flush_blocking(master->keeper, KEEPER_TIMEOUT_MS, &error) < 0))
         log_event(LOG_ERROR, "the keeper was not told of the end", LOG_S("reason", error.message));
+    history_finish(master->history, HISTORY_TIMEOUT_MS);
     event_base_loopbreak(master->base);
 }
 
@@ -113,6 +119,7 @@ static void on_settle(evutil_socket_t fd, short what, void *ctx)
     path_guard_look(master->path_guard);
     master_announce(master);
     master_save(master);
+    history_saved(master->history);
     end_if_all_have(master);
 }
 
@@ -146,8 +153,11 @@ int master_reload(struct master *master, struct error *error)
         return r;
     if (!same_text(config->name, master->config->name) ||
         !same_text(config->admin_path, master->config->admin_path) ||
-        !same_text(config->pid_file, master->config->pid_file) || config->tracker != master->config->tracker)
-        log_event(LOG_WARNING, "name, admin, pid_file and tracker change only with a new start");
+        !same_text(config->pid_file, master->config->pid_file) ||
+        !same_text(config->history, master->config->history) ||
+        config->history_size != master->config->history_size || config->tracker != master->config->tracker)
+        log_event(LOG_WARNING,
+            "name, admin, pid_file, history, history_size and tracker change only with a new start");
     open_log(config);
     config_unref(master->config);
     master->config = config;
@@ -184,20 +194,21 @@ static void start_new(struct master *master)
     }
 }
 
-void master_hangup(struct master *master)
+void master_hangup(struct master *master, const struct history_who *who)
 {
     struct error error = {.code = 0};
     if (master->stopping)
         return;
     if (master_reload(master, &error) < 0) {
         log_event(LOG_ERROR, "configuration refused, nothing changes", LOG_S("reason", error.message));
+        history_refused(master, NULL, who, error.message);
         return;
     }
     for (struct service *service = master->services; service; service = service->next) {
         if (service->removed)
             continue;
         if (config_find(master->config, service->name)) {
-            service_hangup(service);
+            service_hangup(service, who);
         } else {
             service->removed = true;
             service_stop(service);
@@ -207,11 +218,13 @@ void master_hangup(struct master *master)
     master_changed(master);
 }
 
-void master_stop(struct master *master, const char *why)
+void master_stop(struct master *master, const struct history_who *who, const char *why)
 {
     if (master->stopping)
         return;
     master->stopping = true;
+    master->stopped_by = *who;
+    snprintf(master->stop_reason, sizeof master->stop_reason, "%s", why);
     log_event(LOG_INFO, "stopping", LOG_S("reason", why));
     if (!master->keeper_lost)
         master_notify(master, "STOPPING=1\nSTATUS=draining");
@@ -220,9 +233,11 @@ void master_stop(struct master *master, const char *why)
     master_changed(master);
 }
 
-void master_quit(struct master *master, const char *why)
+void master_quit(struct master *master, const struct history_who *who, const char *why)
 {
-    master_stop(master, why);
+    master_stop(master, who, why);
+    master->stopped_by = *who;
+    snprintf(master->stop_reason, sizeof master->stop_reason, "%s", why);
     log_event(LOG_WARNING, "ending at once: requests in flight are cut", LOG_S("reason", why));
     for (struct service *service = master->services; service; service = service->next)
         service_kill(service);
@@ -326,6 +341,7 @@ static int start_first(struct master *master, struct error *error)
 {
     open_log(master->config);
     master->started_at_ms = clock_realtime_ms();
+    master->history = history_open(master);
     int r = open_admin(master, error);
     if (r == 0 && master->config->pid_file)
         r = pid_file_write(master->config->pid_file, master->main_pid, error);
@@ -371,6 +387,7 @@ static int start_again(struct master *master, struct keeper_entry *state, struct
     open_log(master->config);
     log_event(LOG_WARNING, "the master was restarted and goes on",
         LOG_U("start", keeper_link_starts(master->keeper)));
+    history_restarted(master);
     r = open_admin(master, error);
     if (r < 0)
         return r;
@@ -404,6 +421,8 @@ static int start(struct master *master, bool *ret_help, struct error *error)
         r = read_config(master, ret_help, error);
         if (r == 0 && !*ret_help)
             r = start_first(master, error);
+        if (r == 0 && !*ret_help)
+            history_started(master);
         if (r == 0)
             drop_unknown(master);
     }
@@ -434,6 +453,7 @@ static void release(struct master *master)
     waiting_close(master->waiting);
     keepalive_close(master->keepalive);
     tracking_close(master->tracking);
+    history_close(master->history);
     free_event(master->keeper_read);
     free_event(master->keeper_write);
     free_event(master->settle);

@@ -12,6 +12,7 @@
 
 #include "ipc/error.h"
 #include "master/config.h"
+#include "master/history_record.h"
 #include "master/keeper_link.h"
 #include "master/steering.h"
 
@@ -21,6 +22,7 @@
 #include <sys/types.h>
 
 struct admin;
+struct history;
 struct keepalive;
 struct path_guard;
 struct service;
@@ -45,13 +47,16 @@ struct master {
     struct waiting *waiting; /* what waits at sockets; NULL: not known */
     struct admin *admin;
     char *admin_path;
-    struct waiter *waiters; /* operators that wait for an upgrade or a stop (requests.c) */
-    pid_t main_pid;         /* the keeper */
-    int64_t started_at_ms;  /* CLOCK_REALTIME, of the first master */
+    struct history *history; /* NULL: none is kept */
+    struct waiter *waiters;  /* operators that wait for an upgrade or a stop (requests.c) */
+    pid_t main_pid;          /* the keeper */
+    int64_t started_at_ms;   /* CLOCK_REALTIME, of the first master */
     uint64_t last_worker;
     bool announced; /* the service manager knows that all is ready */
     bool reloading; /* … and that an upgrade is under way */
     bool stopping;
+    struct history_who stopped_by;
+    char stop_reason[64];
     bool ended;
     struct event *keeper_read;
     struct event *keeper_write;
@@ -96,11 +101,11 @@ int master_reload(struct master *master, struct error *error);
 
 /* Upgrades every service to it (SIGHUP), starts the ones that are new, stops those that it doesn't have any
  * more. */
-void master_hangup(struct master *master);
+void master_hangup(struct master *master, const struct history_who *who);
 
 /* Graceful stop (TERM, INT, `gapless stop`); a second one, or QUIT, ends everything at once. */
-void master_stop(struct master *master, const char *why);
-void master_quit(struct master *master, const char *why);
+void master_stop(struct master *master, const struct history_who *who, const char *why);
+void master_quit(struct master *master, const struct history_who *who, const char *why);
 
 /* The service of that name, or NULL. */
 struct service *master_find(const struct master *master, const char *name);

@@ -4,6 +4,7 @@
  * of workers).
  */
 #include "ipc/fd.h"
+#include "master/history_events.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -35,7 +36,7 @@ static void keeper_is_lost(struct master *master, const struct error *why)
     master->orphaned = event_new(master->base, -1, EV_PERSIST, on_orphaned, master);
     if (master->orphaned)
         event_add(master->orphaned, &interval);
-    master_stop(master, "the main process is gone");
+    master_stop(master, &(struct history_who){.known = false}, "the main process is gone");
 }
 
 /* After something was sent: what didn't fit goes when the socket is writable. */
@@ -97,25 +98,26 @@ static void on_signal(struct master *master, const struct keeper_event *event)
 {
     char why[64];
     int number = event->signal.number;
+    struct history_who who = history_sender(number, event->signal.sender_uid, event->signal.sender);
     snprintf(why, sizeof why, "SIG%s", sigabbrev_np(number));
     log_event(LOG_INFO, "signal", LOG_S("signal", why), LOG_I("pid", event->signal.sender),
         LOG_U("uid", event->signal.sender_uid));
     switch (number) {
     case SIGHUP:
         if (event->signal.hangup)
-            master_stop(master, "the terminal was closed");
+            master_stop(master, &who, "the terminal was closed");
         else
-            master_hangup(master);
+            master_hangup(master, &who);
         break;
     case SIGTERM:
     case SIGINT:
         if (master->stopping && !event->signal.again)
-            master_quit(master, "a second stop signal");
+            master_quit(master, &who, "a second stop signal");
         else
-            master_stop(master, why);
+            master_stop(master, &who, why);
         break;
     case SIGQUIT:
-        master_quit(master, why);
+        master_quit(master, &who, why);
         break;
     case SIGUSR1:
         for (struct service *service = master->services; service; service = service->next)

@@ -2,6 +2,7 @@
 #include "master/requests.h"
 
 #include "master/arena.h"
+#include "master/history_events.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/service.h"
@@ -29,6 +30,8 @@ struct waiter {
     bool stop;                     /* waits for the end of everything */
     bool held;                     /* not to be answered yet: more may have to be awaited */
     struct awaited *awaited;
+    uid_t uid; /* who asks */
+    pid_t pid;
     int64_t since_ms;
     int code;
     char reason[512];
@@ -40,6 +43,8 @@ static struct waiter *waiter_new(struct master *master, struct admin_request *re
     if (!waiter)
         return NULL;
     waiter->request = request;
+    waiter->uid = admin_request_uid(request);
+    waiter->pid = admin_request_pid(request);
     waiter->since_ms = clock_monotonic_ms();
     waiter->next = master->waiters;
     master->waiters = waiter;
@@ -191,13 +196,16 @@ static int code_of(const struct error *error)
 static void begin(struct waiter *waiter, struct service *service)
 {
     struct error error = {.code = 0};
+    struct history_who who = history_peer(waiter->uid, waiter->pid);
     uint64_t generation = service->last_generation + 1;
     if (await(waiter, service, generation) < 0) {
         settle(waiter, CODE_FAILED, "out of memory");
         return;
     }
-    if (service_upgrade(service, &generation, &error) == 0)
+    if (service_upgrade(service, &who, &generation, &error) == 0)
         return;
+    if (error.code == EBUSY)
+        history_refused(service->master, service->name, &who, error.message);
     struct awaited **link = find(waiter, service, generation, generation);
     if (!link)
         return;
@@ -223,7 +231,9 @@ static void on_upgrade(
         return;
     }
     if (master_reload(master, &error) < 0) {
+        struct history_who who = history_peer(admin_request_uid(request), admin_request_pid(request));
         log_event(LOG_ERROR, "configuration refused, nothing changes", LOG_S("reason", error.message));
+        history_refused(master, all ? NULL : upgrade->service, &who, error.message);
         admin_reply_result(request, CODE_USAGE, error.message);
         return;
     }
@@ -257,8 +267,9 @@ static void on_stop(void *ctx, struct admin_request *request)
     waiter->stop = true;
     log_event(LOG_INFO, "stop asked for", LOG_U("uid", admin_request_uid(request)),
         LOG_I("pid", admin_request_pid(request)));
+    struct history_who who = history_peer(waiter->uid, waiter->pid);
     if (!master->stopping)
-        master_stop(master, "gapless stop");
+        master_stop(master, &who, "gapless stop");
 }
 
 static void on_cancelled(void *ctx, struct admin_request *request)

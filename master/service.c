@@ -3,6 +3,7 @@
 
 #include "master/backoff.h"
 #include "master/capture/capture.h"
+#include "master/history_events.h"
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -44,6 +45,7 @@ void service_free(struct service *service)
         next = generation->next;
         generation_free(generation);
     }
+    history_stories_free(service);
     free(service->name);
     free(service);
 }
@@ -149,6 +151,7 @@ static void do_start(struct service *service)
     struct generation *generation = NULL;
     service->upgrade_started_at_ms = clock_realtime_ms();
     service->upgrade_started_ms = clock_monotonic_ms();
+    history_upgrade_begins(service, service->last_generation + 1);
     if (make_generation(service, service->master->config, &generation, &error) < 0 || !generation ||
         (generation_scale(generation) < 0 && error_set(&error, ENOMEM, BLAME_OURS, "out of memory"))) {
         carry_out(service, UPGRADE_FAILED, &error);
@@ -170,8 +173,10 @@ static void report_done(struct service *service)
     for (const struct generation *g = service->generations; g; g = g->next)
         if (g->id < oldest)
             oldest = g->id;
-    if (oldest)
-        requests_done(service, oldest);
+    if (!oldest)
+        return;
+    history_upgrades_done(service, oldest, NULL);
+    requests_done(service, oldest);
 }
 
 static void do_switch(struct service *service)
@@ -186,6 +191,7 @@ static void do_switch(struct service *service)
         service_close_addresses(active, starting);
     int64_t switch_us = clock_monotonic_us() - began_us;
     generation_set_state(starting, GENERATION_ACTIVE);
+    history_upgrade_switched(service, starting->id, switch_us);
     log_event(LOG_INFO, "upgrade committed", LOG_S("service", service->name),
         LOG_U("generation", starting->id), LOG_I("took_ms", clock_monotonic_ms() - starting->started_ms),
         LOG_I("switch_us", switch_us));
@@ -213,6 +219,7 @@ static void do_abort(struct service *service, const struct error *why)
         LOG_S("reason", why->message), LOG_U("serving", active ? active->id : 0));
     if (starting)
         generation_drain(starting);
+    history_upgrade_failed(service, id, why->message);
     requests_failed(service, id, why);
 }
 
@@ -249,11 +256,13 @@ static int refused(const struct service *service, struct error *error)
         count_draining(service), service->name);
 }
 
-int service_upgrade(struct service *service, uint64_t *ret_generation, struct error *error)
+int service_upgrade(
+    struct service *service, const struct history_who *who, uint64_t *ret_generation, struct error *error)
 {
     if (service->upgrade != UPGRADE_IDLE || count_draining(service) >= SERVICE_MAX_DRAINING)
         return refused(service, error);
     *ret_generation = service->last_generation + 1;
+    service->asked_by = *who;
     service->upgrade_failure = (struct error){.code = 0};
     carry_out(service, UPGRADE_ASKED, NULL);
     if (service->upgrade_failure.code) {
@@ -263,8 +272,11 @@ int service_upgrade(struct service *service, uint64_t *ret_generation, struct er
     return 0;
 }
 
-void service_hangup(struct service *service)
+void service_hangup(struct service *service, const struct history_who *who)
 {
+    /* Else one is remembered already. */
+    if (service->upgrade == UPGRADE_IDLE || service->upgrade == UPGRADE_STARTING)
+        service->asked_by = *who;
     carry_out(service, UPGRADE_HANGUP, NULL);
 }
 
@@ -395,6 +407,7 @@ static void generation_gone(struct service *service, struct generation *generati
     log_event(LOG_INFO, "generation ended", LOG_S("service", service->name),
         LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed));
     tell_of_clients(service, generation);
+    history_generation_gone(service, generation);
     remove_generation(service, generation);
     malloc_trim(0); /* the heap, which loading BPF has left wide, is wandered over else */
     report_done(service);
@@ -438,6 +451,8 @@ void service_stop(struct service *service)
     if (service->upgrade == UPGRADE_STOPPED)
         return;
     carry_out(service, UPGRADE_STOP, &stopped);
+    history_upgrades_done(
+        service, service->last_generation, "the service was stopped while the old generation drained");
     for (struct generation *generation = service->generations, *next; generation; generation = next) {
         next = generation->next;
         generation_drain(generation);

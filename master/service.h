@@ -9,6 +9,7 @@
 #define GAPLESS_MASTER_SERVICE_H
 
 #include "master/generation.h"
+#include "master/history_events.h"
 #include "master/upgrade.h"
 
 struct master;
@@ -26,6 +27,8 @@ struct service {
     int64_t upgrade_started_at_ms; /* CLOCK_REALTIME, of the last upgrade; 0: none yet */
     int64_t upgrade_started_ms;    /* CLOCK_MONOTONIC */
     struct error upgrade_failure;  /* of the last upgrade, code 0: it went well */
+    struct upgrade_story *stories; /* of upgrades that haven't ended: history_events.h */
+    struct history_who asked_by;   /* who asked for the last upgrade, or the one that is remembered */
     bool removed;                  /* the configuration doesn't have it any more */
     bool finished;                 /* nothing of it is to be started again */
     int exit_code;                 /* of the last worker that ended */
@@ -57,10 +60,11 @@ void service_resume(struct service *service);
 /* Upgrades to what the master's configuration says now. 0: it has begun; *ret_generation is the new one.
  * -EBUSY: one is under way, or too many old generations are draining. Other errors: it could not begin, and
  * nothing has changed. */
-int service_upgrade(struct service *service, uint64_t *ret_generation, struct error *error);
+int service_upgrade(
+    struct service *service, const struct history_who *who, uint64_t *ret_generation, struct error *error);
 
 /* The same by SIGHUP: remembered once where it can't begin now; the outcome goes to the log. */
-void service_hangup(struct service *service);
+void service_hangup(struct service *service, const struct history_who *who);
 
 /* service_addresses.c: opens an endpoint at each address of a new generation, or joins those that are there.
  * On failure what was opened is in the generation, to be freed with it. */

@@ -11,6 +11,7 @@
 #include "master/master.h"
 #include "master/pinning.h"
 #include "master/service.h"
+#include "master/state_history.h"
 #include "master/tracking.h"
 #include "master/worker.h"
 
@@ -355,6 +356,7 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
     generation->serves = from->serves;
     generation->idle_closed = from->idle_closed;
     pinning_restore(generation, from->pin);
+    state_restore_farewell(&generation->farewell, from->n_farewell, from->farewell);
     int r = restore_endpoints(service, generation, kept, from, error);
     for (size_t i = 0; r == 0 && i < from->n_captured; i++)
         r = restore_captured(service, generation, kept, from->captured[i], error);
@@ -381,7 +383,8 @@ static int restore_service(struct master *master, const Gapless__State__Service 
     service->upgrade_started_at_ms = from->upgrade_started_at_ms;
     if (from->upgrade_failure && *from->upgrade_failure)
         error_set(&service->upgrade_failure, EIO, BLAME_PEER, "%s", from->upgrade_failure);
-    int r = 0;
+    int r =
+        state_restore_stories(service, from) < 0 ? error_set(error, ENOMEM, BLAME_OURS, "out of memory") : 0;
     for (size_t i = 0; r == 0 && i < from->n_generations; i++)
         r = restore_generation(service, from, from->generations[i], error);
     return r;
@@ -419,8 +422,10 @@ int state_restore(struct master *master, int fd, struct error *error)
     master->announced = state->announced;
     master->config = restore_config(master, state->configuration, error);
     r = master->config ? tracking_open(master, error) : -EBADMSG;
-    if (r == 0)
+    if (r == 0) {
+        state_restore_history(master, state);
         master->keepalive = keepalive_open(master);
+    }
     for (size_t i = 0; r == 0 && i < state->n_services; i++)
         r = restore_service(master, state->services[i], error);
     gapless__state__state__free_unpacked(state, NULL);

@@ -10,6 +10,7 @@
 #include "master/master.h"
 #include "master/pinning.h"
 #include "master/service.h"
+#include "master/state_history.h"
 #include "master/tracking.h"
 #include "master/worker.h"
 
@@ -88,6 +89,7 @@ static void save_generation(
     ret->serves = generation->serves;
     ret->idle_closed = generation->idle_closed;
     ret->pin = pinning_save(generation, arena);
+    state_save_farewell(arena, &generation->farewell, &ret->n_farewell, &ret->farewell);
     ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
     for (size_t i = 0; ret->endpoints && i < generation->settings->listener_count; i++)
         ret->endpoints[ret->n_endpoints++] = generation->endpoints[i] ? generation->endpoints[i]->id : 0;
@@ -202,6 +204,7 @@ static void save_service(struct arena *arena, const struct service *service, Gap
     ret->removed = service->removed;
     ret->upgrade_started_at_ms = service->upgrade_started_at_ms;
     ret->upgrade_failure = (char *)service->upgrade_failure.message;
+    state_save_stories(arena, service, ret);
     save_listeners(arena, service, ret);
     size_t count = 0;
     for (const struct generation *g = service->generations; g; g = g->next)
@@ -225,6 +228,7 @@ static void save_master(struct arena *arena, const struct master *master, Gaples
     ret->last_id = master->steering.last_id;
     ret->stopping = master->stopping;
     ret->announced = master->announced;
+    state_save_history(arena, master, ret);
     if (master->config->yaml) {
         ret->configuration.data = (uint8_t *)master->config->yaml;
         ret->configuration.len = strlen(master->config->yaml);

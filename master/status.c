@@ -3,6 +3,7 @@
 
 #include "gapless_config.h"
 #include "master/generation.h"
+#include "master/history.h"
 #include "master/keepalive.h"
 #include "master/master.h"
 #include "master/native_count.h"
@@ -249,6 +250,7 @@ Gapless__Admin__Status *status_build(const struct master *master, struct arena *
     self->pid = master->main_pid;
     self->version = (char *)GAPLESS_VERSION;
     self->uptime_s = (double)(clock_realtime_ms() - master->started_at_ms) / 1000;
+    self->history = (char *)history_file_path(master->history);
     ret->master = self;
     size_t count = 0;
     for (const struct service *service = master->services; service; service = service->next)

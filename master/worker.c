@@ -5,6 +5,7 @@
 #include "master/activation.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/history_events.h"
 #include "master/keepalive.h"
 #include "master/listener_capture.h"
 #include "master/master.h"
@@ -599,9 +600,13 @@ void worker_exited(struct worker *worker, int wait_status)
     if (worker->start_event)
         on_start(
             worker->start_fd, EV_READ, worker); /* a report of the child may have come at the same time */
+    struct master *master = master_of(worker);
+    bool expected = worker->state >= WORKER_DRAINING;
+    bool crash = !expected || (worker->failure.code && worker->generation->state == GENERATION_ACTIVE);
     worker_count_forget(worker);
     store_name(worker, name);
-    master_forget(master_of(worker), name);
+    if (!crash)
+        master_forget(master, name);
     capture_forget(worker);
     for (size_t i = 0; i < worker->generation->endpoint_count; i++)
         if (worker->generation->endpoints[i])
@@ -609,15 +614,21 @@ void worker_exited(struct worker *worker, int wait_status)
     worker_describe_exit(wait_status, how, sizeof how);
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
-    bool expected = worker->state >= WORKER_DRAINING;
     struct words why = worker_why_not_ready(worker, wait_status);
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)),
         LOG_S("reason", *why.text ? why.text : NULL));
+    if (crash)
+        history_crashed(worker, how, worker->failure.code ? worker->failure.message : why.text);
     if (!worker->failure.code && !expected)
         error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s%s%s", worker->index, how,
             worker->state == WORKER_STARTING ? " before it was ready" : "", *why.text ? ": " : "", why.text);
     gone(worker);
+    if (!crash)
+        return;
+    /* It is forgotten once the state has its record: a later master tells of it neither again nor never. */
+    master_save(master);
+    master_forget(master, name);
 }
 
 /* ── a later master ── */

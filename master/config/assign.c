@@ -172,6 +172,18 @@ static int assign_nice(
     return result;
 }
 
+static int assign_size(const struct config_key *key, void *member, const char *text, struct error *error)
+{
+    uint64_t bytes;
+    int result = value_size(text, (uint64_t)key->maximum, &bytes, error);
+    if (result == 0 && bytes < (uint64_t)key->minimum)
+        return error_set(error, EINVAL, BLAME_USER, "'%s' is out of range: at least %lld bytes",
+            quote_text(text).text, (long long)key->minimum);
+    if (result == 0)
+        *(uint64_t *)member = bytes;
+    return result;
+}
+
 int config_assign(const struct config_key *key, void *object, const char *text, struct error *error)
 {
     void *member = (char *)object + key->offset;
@@ -188,6 +200,8 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
         return result < 0 ? result : assign_text(member, text, error);
     case TYPE_NUMBER:
         return assign_number(key, member, text, error);
+    case TYPE_SIZE:
+        return assign_size(key, member, text, error);
     case TYPE_NICE:
         return assign_nice(key, object, text, error);
     case TYPE_MODE:

@@ -33,6 +33,7 @@ enum config_type {
     TYPE_NICE,         /* int, and nice_set */
     TYPE_MODE,         /* mode_t, octal */
     TYPE_CHOICE,       /* an enum: index into `choices` */
+    TYPE_SIZE,         /* uint64_t in bytes, minimum to maximum */
     TYPE_DURATION,     /* int64_t in ms, minimum to maximum; with `never` also that: -1 */
     TYPE_SIGNAL,       /* int */
     TYPE_COMMAND,      /* char **: a list, or one string that is split; as flags: what follows them */

@@ -81,6 +81,14 @@ def is_alive(pid):
     return fields is not None and fields[0] not in "ZX"
 
 
+def name_of(pid):
+    """What the process calls itself; None: there is no such process."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def parent_of(pid):
     fields = stat_fields(pid)
     return int(fields[1]) if fields else None
@@ -297,13 +305,16 @@ class Log:
 class Gapless:
     """A running `gapless run`."""
 
-    def __init__(self, case, arguments, admin=None, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None):
+    def __init__(self, case, arguments, admin=None, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None,
+                 history=None):
         self.case = case
         self.number = len(case.started)
         self.admin = admin or str(case.dir / f"admin{self.number}.sock")
+        self.history = history  # its file; None: off
         self.log = Log(case.dir / f"gapless{self.number}.log")
         self.output = Log(case.dir / f"gapless{self.number}.out")
-        argv = [*wrapper, program("GAPLESS"), "run", "--admin", self.admin, *map(str, arguments)]
+        argv = [*wrapper, program("GAPLESS"), "run", "--admin", self.admin, "--history", self.history or "off",
+                *map(str, arguments)]
         with open(self.output.path, "ab") as out, open(self.log.path, "ab") as log:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=cwd or case.dir,
@@ -407,7 +418,7 @@ class Gapless:
     def master_pid(self):
         """The pid of the master, or None while there is none."""
         for child in children_of(self.keeper_pid()):
-            if command_line(child)[1:2] == ["master"] and is_alive(child):
+            if command_line(child)[1:2] == ["master"] and is_alive(child) and name_of(child) == "gapless-master":
                 return child
         return None
 

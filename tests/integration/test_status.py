@@ -10,7 +10,7 @@ import subprocess
 import exact
 import harness
 
-MASTER = {"pid", "version", "uptime_s"}
+MASTER = {"pid", "version", "uptime_s", "history"}
 SERVICE = {"name", "state", "generation", "tracker", "listeners", "generations", "upgrade", "keepalive"}
 TRACKER = {"name", "precision", "reason"}
 LISTENER = {"name", "address", "steering", "reason"}

@@ -34,7 +34,8 @@ static void status_prints_json(void **state)
                                     "  \"master\": {\n"
                                     "    \"pid\": 4711,\n"
                                     "    \"version\": \"0.1.0\",\n"
-                                    "    \"uptime_s\": 1.0\n"
+                                    "    \"uptime_s\": 1.0,\n"
+                                    "    \"history\": null\n"
                                     "  },\n"
                                     "  \"services\": []\n"
                                     "}\n");

@@ -82,7 +82,8 @@ static void status_has_the_keys_that_are_documented(void **state)
     status.n_services = 1;
     status.services = &services;
     expect_json(&status,
-        "{\"master\": {\"pid\": 1, \"version\": \"0.1.0\", \"uptime_s\": 0.25}, \"services\": ["
+        "{\"master\": {\"pid\": 1, \"version\": \"0.1.0\", \"uptime_s\": 0.25, \"history\": null}, "
+        "\"services\": ["
         "{\"name\": \"web\", \"state\": \"serving\", \"generation\": 3, "
         "\"tracker\": {\"name\": \"native\", \"precision\": \"exact\", \"reason\": null}, "
         "\"listeners\": [{\"name\": \"web\", \"address\": \"tcp:80\", \"steering\": \"shared\", \"reason\": "
