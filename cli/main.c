@@ -28,6 +28,7 @@ static const struct verb verbs[] = {
     {"upgrade", "start the new version beside the old one and let it take over", verb_upgrade},
     {"stop", "let the workers finish what they have begun, and stop", verb_stop},
     {"status", "show services, generations and workers", verb_status},
+    {"history", "show what happened: upgrades, crashes, refusals, starts and stops", verb_history},
     {"check", "say whether a configuration is right", verb_check},
     {"doctor", "say what this host can do, by trying it", verb_doctor},
     {"help", NULL, verb_help},

@@ -57,6 +57,22 @@ static int parse_long(
     return value ? 0 : 2;
 }
 
+/* One `-n VALUE` or `-nVALUE`; the results are those of parse_long(). */
+static int parse_short(
+    const struct option_set *set, const char *argument, const char *next, struct error *error)
+{
+    for (size_t i = 0; i < set->spec_count; i++) {
+        const struct option_spec *spec = &set->specs[i];
+        if (!spec->letter || spec->letter != argument[1])
+            continue;
+        if (!argument[2] && !next)
+            return error_set(error, EINVAL, BLAME_USER, "-%c needs a value", spec->letter);
+        *spec->value = argument[2] ? argument + 2 : next;
+        return argument[2] ? 0 : 2;
+    }
+    return error_set(error, EINVAL, BLAME_USER, "there is no option %s", argument);
+}
+
 static int take_operand(const struct option_set *set, const char *value, bool *taken, struct error *error)
 {
     if (!set->operand)
@@ -83,7 +99,7 @@ int options_parse(const struct option_set *set, int argc, char *const argv[], st
         else if (argument[1] == '-')
             r = parse_long(set, argument, i + 1 < argc ? argv[i + 1] : NULL, error);
         else
-            r = error_set(error, EINVAL, BLAME_USER, "there is no option %s", argument);
+            r = parse_short(set, argument, i + 1 < argc ? argv[i + 1] : NULL, error);
         if (r < 0 || r == 1)
             return r;
         i += r == 2;
