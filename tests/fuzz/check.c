@@ -80,6 +80,7 @@ void check_config(const struct config *config)
     MUST(value_check_name(config->name, NULL) == 0);
     MUST((unsigned)config->log < LOG_FORMAT_COUNT);
     MUST((unsigned)config->log_level < LOG_LEVEL_COUNT && (unsigned)config->tracker < CONFIG_TRACKER_COUNT);
+    MUST(config->history_size >= 16384 && config->history_size <= (uint64_t)1 << 40);
     MUST(config->service_count >= 1);
     for (size_t i = 0; i < config->service_count; i++)
         check_service(config, &config->services[i]);

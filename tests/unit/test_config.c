@@ -25,6 +25,8 @@ static void command_alone_has_all_defaults(void **state)
     assert_string_equal(config->name, "server");
     assert_null(config->admin_path);
     assert_null(config->pid_file);
+    assert_null(config->history);
+    assert_int_equal(config->history_size, 4 << 20);
     assert_null(config->file);
     assert_null(config->yaml);
     assert_int_equal(config->log, LOG_TEXT);
@@ -67,7 +69,9 @@ static void command_alone_has_all_defaults(void **state)
 static void every_flag_of_an_instance_reaches_its_place(void **state)
 {
     struct config *config = LOAD("--name", "web", "--admin", "/tmp/a.sock", "--pid-file=/tmp/p", "--log",
-        "json", "--log-level", "warning", "--tracker=sock_diag", "server");
+        "json", "--log-level", "warning", "--tracker=sock_diag", "--history", "/h", "--history-size=16K", "server");
+    assert_string_equal(config->history, "/h");
+    assert_int_equal(config->history_size, 16384);
     assert_string_equal(config->name, "web");
     assert_string_equal(config->admin_path, "/tmp/a.sock");
     assert_string_equal(config->pid_file, "/tmp/p");

@@ -32,7 +32,7 @@ static void refuse_all(const struct mistake *mistakes, size_t count)
 static void every_key_reaches_its_place(void **state)
 {
     struct config *config = load_text(
-        "name: instance\nadmin: /a\npid_file: /p\nlog: json\nlog_level: error\ntracker: ebpf\n"
+        "name: instance\nadmin: /a\npid_file: /p\nhistory: off\nhistory_size: 1MiB\nlog: json\nlog_level: error\ntracker: ebpf\n"
         "services:\n"
         "  front:\n"
         "    command: [nginx, -g, daemon off;]\n"
@@ -56,6 +56,8 @@ static void every_key_reaches_its_place(void **state)
     assert_string_equal(config->name, "instance");
     assert_string_equal(config->admin_path, "/a");
     assert_string_equal(config->pid_file, "/p");
+    assert_string_equal(config->history, "off");
+    assert_int_equal(config->history_size, 1 << 20);
     assert_int_equal(config->log, LOG_JSON);
     assert_int_equal(config->log_level, LOG_ERROR);
     assert_int_equal(config->tracker, CONFIG_TRACKER_EBPF);

@@ -14,22 +14,22 @@
 #define ARGUMENT_MAX 8
 
 static bool json;
-static const char *admin, *service;
+static const char *admin, *service, *count;
 static struct error error;
 
 /* Parses the arguments, up to the first NULL, with a flag, a value and an operand. */
 static int parse(const char *const arguments[ARGUMENT_MAX])
 {
-    static const struct option_spec specs[] = {
-        {.name = "json", .flag = &json}, {.name = "admin", .value = &admin}};
+    static const struct option_spec specs[] = {{.name = "json", .flag = &json},
+        {.name = "admin", .value = &admin}, {.name = "count", .letter = 'n', .value = &count}};
     static const struct option_set set = {
-        .verb = "upgrade", .specs = specs, .spec_count = 2, .operand_name = "SERVICE", .operand = &service};
+        .verb = "upgrade", .specs = specs, .spec_count = 3, .operand_name = "SERVICE", .operand = &service};
     char *argv[ARGUMENT_MAX];
     int argc = 0;
     for (; arguments[argc]; argc++)
         argv[argc] = (char *)arguments[argc];
     json = false;
-    admin = service = NULL;
+    admin = service = count = NULL;
     error.message[0] = '\0';
     return options_parse(&set, argc, argv, &error);
 }
@@ -103,9 +103,23 @@ static void verb_without_operands_takes_none(void **state)
     assert_non_null(strstr(error.message, "\"web\""));
 }
 
+static void short_option_has_its_value_behind_it_or_next(void **state)
+{
+    assert_int_equal(PARSE("-n", "5", "web"), 0);
+    assert_string_equal(count, "5");
+    assert_string_equal(service, "web");
+    assert_int_equal(PARSE("web", "-n7"), 0);
+    assert_string_equal(count, "7");
+    assert_int_equal(PARSE("--count=9"), 0);
+    assert_string_equal(count, "9");
+    assert_int_equal(PARSE("-n"), -EINVAL);
+    assert_string_equal(error.message, "-n needs a value");
+}
+
 int main(void)
 {
     const struct CMUnitTest options[] = {
+        cmocka_unit_test(short_option_has_its_value_behind_it_or_next),
         cmocka_unit_test(options_and_operands_mix),
         cmocka_unit_test(dashes_end_the_options),
         cmocka_unit_test(help_is_always_there),
