@@ -68,8 +68,9 @@ static void command_alone_has_all_defaults(void **state)
 
 static void every_flag_of_an_instance_reaches_its_place(void **state)
 {
-    struct config *config = LOAD("--name", "web", "--admin", "/tmp/a.sock", "--pid-file=/tmp/p", "--log",
-        "json", "--log-level", "warning", "--tracker=sock_diag", "--history", "/h", "--history-size=16K", "server");
+    struct config *config =
+        LOAD("--name", "web", "--admin", "/tmp/a.sock", "--pid-file=/tmp/p", "--log", "json", "--log-level",
+            "warning", "--tracker=sock_diag", "--history", "/h", "--history-size=16K", "server");
     assert_string_equal(config->history, "/h");
     assert_int_equal(config->history_size, 16384);
     assert_string_equal(config->name, "web");

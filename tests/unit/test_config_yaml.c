@@ -32,7 +32,8 @@ static void refuse_all(const struct mistake *mistakes, size_t count)
 static void every_key_reaches_its_place(void **state)
 {
     struct config *config = load_text(
-        "name: instance\nadmin: /a\npid_file: /p\nhistory: off\nhistory_size: 1MiB\nlog: json\nlog_level: error\ntracker: ebpf\n"
+        "name: instance\nadmin: /a\npid_file: /p\nhistory: off\nhistory_size: 1MiB\nlog: json\nlog_level: "
+        "error\ntracker: ebpf\n"
         "services:\n"
         "  front:\n"
         "    command: [nginx, -g, daemon off;]\n"
