@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The ebpf tracker's numbers against what servers say of themselves, after clients of which a third misbehave.
 
-GAPLESS_TEST_REQUESTS: how many requests each server answers to such clients (100,000, with sanitizers 30,000; tools/truth asks for a
+GAPLESS_TEST_REQUESTS: how many requests each server answers to such clients (50,000, with sanitizers 30,000; tools/truth asks for a
 million).
 """
 
@@ -15,7 +15,7 @@ import unittest
 import exact
 import harness
 
-REQUESTS = int(os.environ.get("GAPLESS_TEST_REQUESTS", 30000 if harness.SANITIZED else 100000))
+REQUESTS = int(os.environ.get("GAPLESS_TEST_REQUESTS", 30000 if harness.SANITIZED else 50000))
 BEHAVED = max(REQUESTS // 10, 1000)
 PATIENCE = harness.PATIENCE + REQUESTS // 1000
 ABORT_PERCENT = 33
