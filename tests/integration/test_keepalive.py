@@ -78,8 +78,10 @@ class Client:
         self.socket = harness.connect(case.address)
         case.addCleanup(self.socket.close)
         self.answers = 0
+        self.due_ns = 0  # no answer can be there before
 
     def ask(self, path="/"):
+        self.due_ns = now_ns() + int(path.partition("?")[2] or 0) * 1_000_000
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
 
     def answer(self):
@@ -339,7 +341,7 @@ class KeepaliveTest(KeepaliveCase):
         for busy in clients:
             busy.join(harness.PATIENCE)
         self.assertEqual([busy.told for busy in clients], [True] * 4)
-        self.assertGreater(self.drain_signal(), max(busy.left_ns for busy in clients))
+        self.assertGreater(self.drain_signal(), max(busy.client.due_ns for busy in clients))
         gapless.wait_serving(2)
         self.assertEqual(self.record()["cut"], 0)
 
@@ -348,9 +350,8 @@ class KeepaliveTest(KeepaliveCase):
         client = self.slow(1500)
         self.switch(gapless)
         self.assertIs(client.answer(), True)
-        self.assert_no_drain_signal()
-        left_ns = client.leave()
-        self.assertGreater(self.drain_signal(), left_ns)
+        self.assertGreater(self.drain_signal(), client.due_ns)
+        client.leave()
         gapless.wait_serving(2)
 
     def test_drain_signal_comes_when_idle_connections_have_had_their_grace(self):
@@ -523,10 +524,9 @@ class KeepaliveTest(KeepaliveCase):
         os.kill(old, signal.SIGCONT)
         self.assertIs(late.answer(), True)
         self.assertEqual(self.farewell(gapless)["enlisted"], 2)
-        self.assertIs(idle.get(), True)
         self.assert_no_drain_signal()
-        left_ns = max(idle.leave(), late.leave())
-        self.assertGreater(self.drain_signal(), left_ns)
+        self.assertIs(idle.get(), True)
+        self.assertGreater(self.drain_signal(), idle.due_ns)
         gapless.wait_serving(2)
 
     def test_master_that_is_killed_right_after_the_switch(self):
@@ -540,7 +540,7 @@ class KeepaliveTest(KeepaliveCase):
         for busy in clients:
             busy.join(harness.PATIENCE)
         self.assertEqual([busy.told for busy in clients], [True] * 4)
-        self.assertGreater(self.drain_signal(), max(busy.left_ns for busy in clients))
+        self.assertGreater(self.drain_signal(), max(busy.client.due_ns for busy in clients))
         gapless.wait_serving(2)
 
     def test_two_upgrades_in_a_row(self):
@@ -553,13 +553,14 @@ class KeepaliveTest(KeepaliveCase):
         self.wait_farewell(gapless, 2, enlisted=1)
         self.assertIsNone(self.status_of(gapless, 3)["farewell"])
         self.assertIs(second.answer(), True)
-        left_ns = second.leave()
-        self.assertGreater(self.drain_signal(2), left_ns)
+        self.assertGreater(self.drain_signal(2), second.due_ns)
+        second.leave()
         self.assertIs(first.answer(), True)
         self.assert_no_drain_signal(1)
         self.assertIs(idle.get(), True)
-        left_ns = max(idle.leave(), first.leave())
-        self.assertGreater(self.drain_signal(1), left_ns)
+        self.assertGreater(self.drain_signal(1), idle.due_ns)
+        idle.leave()
+        first.leave()
         gapless.wait_serving(3)
         self.assertIs(self.kept().get(), False)
 
@@ -647,11 +648,12 @@ class KeepaliveTest(KeepaliveCase):
         gapless.signal(signal.SIGTTOU)
         self.wait_farewell(gapless, enlisted=len(leaves))
         self.assertEqual([client.get() for client in stays], [False] * len(stays))
-        self.assertEqual([client.get() for client in leaves], [True] * len(leaves))
         self.assertEqual(self.farewell(gapless)["enlisted"], len(leaves))
         self.assert_no_drain_signal(worker=1)
-        left_ns = max(client.leave() for client in leaves)
-        self.assertGreater(self.drain_signal(worker=1), left_ns)
+        self.assertEqual([client.get() for client in leaves], [True] * len(leaves))
+        self.assertGreater(self.drain_signal(worker=1), max(client.due_ns for client in leaves))
+        for client in leaves:
+            client.leave()
         self.assert_no_drain_signal(worker=0)
         harness.wait_until(lambda: len(gapless.worker_pids()) == 1, "one worker")
         self.assertIs(self.kept().get(), False)
