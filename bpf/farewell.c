@@ -120,6 +120,18 @@ static int map_all(struct farewell *farewell, struct error *error)
                : refused(errno, "cannot map the counters", error);
 }
 
+/* r: what came before. Takes the farewell. */
+static int finish(struct farewell *farewell, int r, struct farewell **ret_farewell, struct error *error)
+{
+    if (r == 0)
+        r = map_all(farewell, error);
+    if (r < 0)
+        farewell_close(farewell);
+    else
+        *ret_farewell = farewell;
+    return r;
+}
+
 int farewell_open(
     const struct tracker *tracker, tracker_fault *fault, struct farewell **ret_farewell, struct error *error)
 {
@@ -138,14 +150,7 @@ int farewell_open(
     farewell_bpf__destroy(skeleton);
     loading_end(before);
     malloc_trim(0); /* the kernel's type information is some 10 MiB while it is read */
-    if (r == 0)
-        r = map_all(farewell, error);
-    if (r < 0) {
-        farewell_close(farewell);
-        return r;
-    }
-    *ret_farewell = farewell;
-    return 0;
+    return finish(farewell, r, ret_farewell, error);
 }
 
 int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct error *error)
@@ -153,15 +158,7 @@ int farewell_adopt(struct fd_list *fds, struct farewell **ret_farewell, struct e
     struct farewell *farewell = farewell_new();
     if (!farewell)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = loading_adopt(fds, KEPT_COUNT, farewell->fds, error);
-    if (r == 0)
-        r = map_all(farewell, error);
-    if (r < 0) {
-        farewell_close(farewell);
-        return r;
-    }
-    *ret_farewell = farewell;
-    return 0;
+    return finish(farewell, loading_adopt(fds, KEPT_COUNT, farewell->fds, error), ret_farewell, error);
 }
 
 const int *farewell_fds(const struct farewell *farewell, unsigned *ret_count)

@@ -58,7 +58,6 @@ struct generation {
     bool was_ready;        /* all of its workers were ready once */
     bool serves;           /* a captured socket of it gets what is new, or did, be all ready or not */
     uint64_t idle_closed;  /* idle connections that ended with its workers, as far as a look saw */
-    uint64_t unhelped;     /* answers and connections by which clients could not be told to close */
     struct history_farewell farewell; /* of its workers that have gone */
     int64_t started_ms;               /* CLOCK_MONOTONIC */
     int64_t started_at_ms;            /* CLOCK_REALTIME */

@@ -2,6 +2,7 @@
 #include "master/history.h"
 
 #include "ipc/fd.h"
+#include "master/forked.h"
 #include "master/history_path.h"
 #include "master/history_writer.h"
 #include "master/log.h"
@@ -13,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* How long a writer may take for a record before it is complained of. */
@@ -186,17 +185,14 @@ static int start_writer(struct history *history)
         return -errno;
     CLEANUP_FD int theirs = pair[1];
     history->fd = pair[0];
-    pid_t pid = fork();
-    if (pid == 0)
+    int r = forked_begin(&history->pidfd);
+    if (r == 0)
         history_writer(theirs, history->path, history->master->config->history_size);
-    int r = pid < 0 ? -errno : 0;
-    if (r == 0 && (history->pidfd = (int)syscall(SYS_pidfd_open, pid, 0)) < 0)
-        r = -errno;
-    if (r == 0 && (!(history->readable = watch(history, history->fd, EV_PERSIST, on_readable)) ||
-                      !(history->ended = watch(history, history->pidfd, 0, on_ended))))
+    if (r > 0 && (!(history->readable = watch(history, history->fd, EV_PERSIST, on_readable)) ||
+                     !(history->ended = watch(history, history->pidfd, 0, on_ended))))
         r = -ENOMEM;
     history->since_ms = clock_monotonic_ms();
-    return r;
+    return r < 0 ? r : 0;
 }
 
 static void again_later(struct history *history)
@@ -372,16 +368,15 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
 static void on_ended(evutil_socket_t fd, short what, void *ctx)
 {
     struct history *history = ctx;
-    siginfo_t end = {.si_pid = 0};
     while (receive(history) > 0)
         ;
-    bool known = waitid(P_PIDFD, (id_t)history->pidfd, &end, WEXITED | WNOHANG) == 0 && end.si_pid;
-    if (history->off || (known && end.si_code == CLD_EXITED && end.si_status == 0)) {
+    int code = forked_end(history->pidfd);
+    if (history->off || code == 0) {
         forget_writer(history);
         start_or_send(history);
         return;
     }
-    if (known && end.si_code != CLD_EXITED)
+    if (code < 0)
         log_event(LOG_WARNING, "the history's writer was killed: the next one goes on",
             LOG_S("file", history->path));
     again_later(history);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/history_record.h"
 
+#include "master/config/quote.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -74,37 +76,17 @@ int history_time_parse(const char *text, int64_t *ret_ms)
 
 /* ── to a line ── */
 
-/* Length of the UTF-8 sequence at the start of the text, 0 if there is none. */
-static size_t sequence(const unsigned char *text)
-{
-    if (text[0] < 0x80)
-        return 1;
-    size_t length = text[0] >= 0xc2 && text[0] <= 0xdf ? 2
-                    : (text[0] & 0xf0) == 0xe0         ? 3
-                    : (text[0] & 0xf8) == 0xf0         ? 4
-                                                       : 0;
-    for (size_t i = 1; i < length; i++)
-        if ((text[i] & 0xc0) != 0x80)
-            return 0;
-    return length;
-}
-
 static json_t *text_json(const char *text)
 {
     json_t *json = json_string(text);
     char *clean = json ? NULL : strdup(text);
     if (!clean)
         return json;
-    for (unsigned char *p = (unsigned char *)clean; *p;) {
-        size_t length = sequence(p);
-        /* The library knows which of these are none (surrogates, overlong forms). */
-        json_t *one = length ? json_stringn((const char *)p, length) : NULL;
-        if (!one) {
+    for (char *p = clean; *p;) {
+        size_t length = quote_utf8_length(p, strlen(p));
+        if (!length)
             *p = '?';
-            length = 1;
-        }
-        json_decref(one);
-        p += length;
+        p += length ? length : 1;
     }
     json = json_string(clean);
     free(clean);

@@ -46,7 +46,19 @@ struct history_phase {
 };
 
 /* bpf/farewell.h's counts, in its order. */
-enum { HISTORY_FAREWELL_COUNTS = 10 };
+enum history_farewell_count {
+    HISTORY_ENLISTED,
+    HISTORY_UNLISTABLE,
+    HISTORY_ANSWERS,
+    HISTORY_OVERWRITTEN,
+    HISTORY_INSERTED,
+    HISTORY_ALREADY,
+    HISTORY_MORE,
+    HISTORY_NOT_HTTP,
+    HISTORY_TOO_LONG,
+    HISTORY_IN_DOUBT,
+    HISTORY_FAREWELL_COUNTS
+};
 struct history_farewell {
     bool known;
     uint64_t counts[HISTORY_FAREWELL_COUNTS];

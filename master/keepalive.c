@@ -2,6 +2,7 @@
 #include "master/keepalive.h"
 
 #include "ipc/fd.h"
+#include "master/forked.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -13,9 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* Between passes, longer from one to the next; and at most a quarter of a processor for them. */
 #define PAUSE_MIN_MS 10
@@ -119,15 +117,13 @@ static void say_failed(struct keepalive *keepalive, const char *reason)
 
 static void begin_pass(struct keepalive *keepalive)
 {
-    pid_t pid = fork();
-    if (pid == 0)
+    int r = forked_begin(&keepalive->pidfd);
+    if (r == 0)
         farewell_pass(keepalive->farewell);
-    if (pid > 0)
-        keepalive->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (keepalive->pidfd >= 0)
+    if (r > 0)
         keepalive->ended = event_new(keepalive->master->base, keepalive->pidfd, EV_READ, on_ended, keepalive);
     if (!keepalive->ended || event_add(keepalive->ended, NULL) < 0) {
-        say_failed(keepalive, strerror(errno));
+        say_failed(keepalive, strerror(r < 0 ? -r : ENOMEM));
         forget_pass(keepalive);
         return;
     }
@@ -138,14 +134,13 @@ static void begin_pass(struct keepalive *keepalive)
 static void on_ended(evutil_socket_t fd, short what, void *ctx)
 {
     struct keepalive *keepalive = ctx;
-    siginfo_t end = {.si_pid = 0};
-    if (waitid(P_PIDFD, (id_t)keepalive->pidfd, &end, WEXITED | WNOHANG) == 0 && end.si_pid &&
-        (end.si_code != CLD_EXITED || end.si_status))
-        say_failed(
-            keepalive, end.si_code != CLD_EXITED ? "the process that does it was killed"
-                       : end.si_status == EPERM
-                           ? "may not take a duplicate of a worker's connection (CAP_SYS_PTRACE is needed)"
-                           : strerror(end.si_status));
+    int code = forked_end(keepalive->pidfd);
+    if (code < 0)
+        say_failed(keepalive, "the process that does it was killed");
+    else if (code == EPERM)
+        say_failed(keepalive, "may not take a duplicate of a worker's connection (CAP_SYS_PTRACE is needed)");
+    else if (code)
+        say_failed(keepalive, strerror(code));
     else
         keepalive->said_failed = false;
     forget_pass(keepalive);
@@ -319,24 +314,30 @@ static void keep_counts(const struct worker *worker)
     struct history_farewell *all = &worker->generation->farewell;
     struct farewell_counts counts;
     keepalive_count(worker, &counts);
-    const uint64_t each[HISTORY_FAREWELL_COUNTS] = {counts.enlisted, counts.unlistable, counts.answers,
-        counts.overwritten, counts.inserted, counts.already, counts.more, counts.not_http, counts.too_long,
-        counts.in_doubt};
+    const uint64_t each[HISTORY_FAREWELL_COUNTS] = {
+        [HISTORY_ENLISTED] = counts.enlisted,
+        [HISTORY_UNLISTABLE] = counts.unlistable,
+        [HISTORY_ANSWERS] = counts.answers,
+        [HISTORY_OVERWRITTEN] = counts.overwritten,
+        [HISTORY_INSERTED] = counts.inserted,
+        [HISTORY_ALREADY] = counts.already,
+        [HISTORY_MORE] = counts.more,
+        [HISTORY_NOT_HTTP] = counts.not_http,
+        [HISTORY_TOO_LONG] = counts.too_long,
+        [HISTORY_IN_DOUBT] = counts.in_doubt,
+    };
     all->known = true;
     for (size_t i = 0; i < HISTORY_FAREWELL_COUNTS; i++)
         all->counts[i] += each[i];
+    if (counts.answers)
+        worker->generation->service->speaks_no_http = counts.not_http != 0;
 }
 
 void keepalive_end(struct worker *worker)
 {
     if (!worker->farewell)
         return;
-    struct farewell_counts counts;
-    keepalive_count(worker, &counts);
     keep_counts(worker);
-    worker->generation->unhelped += counts.not_http + counts.too_long + counts.in_doubt + counts.unlistable;
-    if (counts.answers)
-        worker->generation->service->speaks_no_http = counts.not_http != 0;
     farewell_end(of(worker)->farewell, worker->slot);
     worker->farewell = false;
 }

@@ -389,12 +389,14 @@ static void start_again(struct worker *worker)
 static void tell_of_clients(struct service *service, const struct generation *generation)
 {
     char idle[64] = "", unhelped[64] = "", text[256];
+    const uint64_t *counts = generation->farewell.counts;
+    uint64_t unchanged = counts[HISTORY_NOT_HTTP] + counts[HISTORY_TOO_LONG] + counts[HISTORY_IN_DOUBT];
     if (generation->idle_closed)
         snprintf(idle, sizeof idle, "it had %" PRIu64 " idle connection%s still", generation->idle_closed,
             generation->idle_closed == 1 ? "" : "s");
-    if (generation->unhelped)
-        snprintf(unhelped, sizeof unhelped, "%" PRIu64 " answer%s could not say close", generation->unhelped,
-            generation->unhelped == 1 ? "" : "s");
+    if (unchanged)
+        snprintf(unhelped, sizeof unhelped, "%" PRIu64 " answer%s could not say close", unchanged,
+            unchanged == 1 ? "" : "s");
     if (!*idle && !*unhelped)
         return;
     snprintf(text, sizeof text, "generation %" PRIu64 " has ended; %s%s%s", generation->id, idle,
