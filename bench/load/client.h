@@ -18,10 +18,10 @@
 #ifndef GAPLESS_BENCH_LOAD_CLIENT_H
 #define GAPLESS_BENCH_LOAD_CLIENT_H
 
-#include "bench/load/http_response.h"
 #include "bench/load/ledger.h"
 #include "bench/load/options.h"
 #include "bench/load/timer_queue.h"
+#include "master/http_response.h"
 
 #define CLIENT_BUFFER_SIZE 65536
 

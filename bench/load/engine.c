@@ -36,6 +36,7 @@ struct engine {
     uint64_t started[GROUP_COUNT]; /* clients of the closed-loop groups */
     uint64_t paced;                /* connections begun by --rate */
     uint64_t next_progress_ns;
+    bool progress_begun;
     struct ledger_count last_progress;
     struct client_shared shared;
 };
@@ -225,9 +226,23 @@ static uint64_t next_event_ns(const struct engine *engine)
     return next;
 }
 
+/* A line for the first answer, so that whoever waits for the load to be on needn't wait for a second. */
+static void show_first_answer(struct engine *engine, uint64_t now_ns)
+{
+    struct ledger_count count = ledger_requests(engine->ledger);
+    if (ledger_count_kind(&count, OUTCOME_GOOD) == 0)
+        return;
+    engine->progress_begun = true;
+    fprintf(stderr, "first answer after %.1f ms\n", (double)(now_ns - engine->start_ns) / 1e6);
+}
+
 static void show_progress(struct engine *engine, uint64_t now_ns)
 {
-    if (!engine->options->progress || now_ns < engine->next_progress_ns)
+    if (!engine->options->progress)
+        return;
+    if (!engine->progress_begun)
+        show_first_answer(engine, now_ns);
+    if (now_ns < engine->next_progress_ns)
         return;
     engine->next_progress_ns += NS_PER_S;
     struct ledger_count count = ledger_requests(engine->ledger);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "bench/load/options.h"
 
-#include "bench/load/http_response.h"
 #include "gapless_config.h"
+#include "master/http_response.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -110,7 +110,7 @@ static const char help[] =
     "  --by-body             count the answers by the first line of the body\n"
     "  --marks-from-stdin    obey lines `begin NAME`, `end NAME` and `stop`: latencies apart for named "
     "windows\n"
-    "  --progress            a line each second on standard error\n"
+    "  --progress            a line for the first answer, and one each second, on standard error\n"
     "  --any-status          answers with status 400 and above are no failures\n"
     "  --quiet               no table\n"
     "\n"

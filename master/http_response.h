@@ -10,12 +10,12 @@
  * the status line, bare CR or LF, control characters, folded headers, a space before the colon,
  * Content-Length that is not one number (repeated equal ones are), Transfer-Encoding together with
  * Content-Length or in HTTP/1.0, "chunked" that is not the last coding, 101 (never asked for), a line over
- * HTTP_LINE_MAX, a head over HTTP_HEAD_MAX bytes.
+ * HTTP_LINE_MAX, a head over HTTP_HEAD_MAX bytes. With `bare_lf` a line may end in LF alone (RFC 9112, 2.2).
  *
  * One parser holds one answer. Once it has failed it stays failed.
  */
-#ifndef GAPLESS_BENCH_LOAD_HTTP_RESPONSE_H
-#define GAPLESS_BENCH_LOAD_HTTP_RESPONSE_H
+#ifndef GAPLESS_MASTER_HTTP_RESPONSE_H
+#define GAPLESS_MASTER_HTTP_RESPONSE_H
 
 #include "ipc/error.h"
 
@@ -49,6 +49,14 @@ struct http_tag_source {
     bool body;          /* with no header: the body's first line */
 };
 
+/* Is told what the final answer holds, as it comes; the texts are lent for the call. NULL: it isn't wanted.
+ */
+struct http_reader {
+    void (*header)(void *ctx, const char *name, size_t name_length, const char *value, size_t value_length);
+    void (*body)(void *ctx, const char *data, size_t size); /* content, without the chunks' framing */
+    void *ctx;
+};
+
 struct http_response {
     enum http_phase phase;  /* read-only for others: HTTP_COMPLETE is the end of the answer */
     bool began;             /* at least one byte came */
@@ -56,6 +64,10 @@ struct http_response {
     bool keep_alive;        /* meaningful when complete: the connection can carry another request */
     uint64_t body_bytes;    /* of content, without the chunks' framing */
     char tag[HTTP_TAG_MAX]; /* printable ASCII, others are '?'; cut at the size; "" where there is none */
+
+    /* May be set behind http_response_init(). */
+    const struct http_reader *reader; /* lent; NULL: nobody is told */
+    bool bare_lf;
 
     /* From here on the parser's own. */
     struct http_tag_source source;

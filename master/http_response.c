@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "bench/load/http_response.h"
+#include "master/http_response.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -200,6 +200,9 @@ static int parse_header(struct http_response *response, struct text line, struct
         tag_add(response, value.start, value.length);
         response->tag_whole = true;
     }
+    const struct http_reader *reader = response->reader;
+    if (reader && reader->header && response->status >= 200)
+        reader->header(reader->ctx, name.start, name.length, value.start, value.length);
     if (text_is(name, "content-length"))
         return take_length(response, value, error);
     if (text_is(name, "transfer-encoding"))
@@ -214,6 +217,8 @@ static void begin_again(struct http_response *response)
 {
     struct http_response next = {.began = true,
         .source = response->source,
+        .reader = response->reader,
+        .bare_lf = response->bare_lf,
         .head_bytes = response->head_bytes,
         .line = response->line};
     *response = next;
@@ -330,9 +335,10 @@ static ssize_t feed_line(struct http_response *response, const char *data, size_
     }
     if (!newline)
         return (ssize_t)used;
-    if (line.length < 2 || line.start[line.length - 2] != '\r')
+    bool cr = line.length >= 2 && line.start[line.length - 2] == '\r';
+    if (!cr && !response->bare_lf)
         return malformed(error, "a line that ends without CR");
-    line.length -= 2;
+    line.length -= cr ? 2 : 1;
     response->line_used = 0;
     int r = take_line(response, line, error);
     return r < 0 ? r : (ssize_t)used;
@@ -343,6 +349,8 @@ static ssize_t feed_body(struct http_response *response, const char *data, size_
     if (response->phase != HTTP_BODY_UNTIL_CLOSE && size > response->remaining)
         size = response->remaining;
     tag_add_body(response, data, size);
+    if (size && response->reader && response->reader->body)
+        response->reader->body(response->reader->ctx, data, size);
     response->body_bytes += size;
     if (response->phase == HTTP_BODY_UNTIL_CLOSE)
         return (ssize_t)size;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "bench/load/http_response.h"
+#include "master/http_response.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,6 +274,61 @@ static void many_chunks_are_not_limited(void **state)
     http_response_done(&response);
 }
 
+struct told {
+    char text[256];
+};
+
+static void on_header(void *ctx, const char *name, size_t name_length, const char *value, size_t value_length)
+{
+    struct told *told = ctx;
+    size_t used = strlen(told->text);
+    snprintf(told->text + used, sizeof told->text - used, "[%.*s=%.*s]", (int)name_length, name,
+        (int)value_length, value);
+}
+
+static void on_body(void *ctx, const char *data, size_t size)
+{
+    strncat(((struct told *)ctx)->text, data, size);
+}
+
+static void reader_is_told_the_final_answer_without_its_framing(void **state)
+{
+    static const char text[] = "HTTP/1.1 103 Early Hints\r\nServer: early\r\n\r\n"
+                               "HTTP/1.1 200 OK\r\nSERVER:  one \r\nTransfer-Encoding: chunked\r\n\r\n"
+                               "4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nTrailer: no\r\n\r\n";
+    for (int by_bytes = 0; by_bytes < 2; by_bytes++) {
+        struct told told = {.text = ""};
+        const struct http_reader reader = {.header = on_header, .body = on_body, .ctx = &told};
+        struct http_response response;
+        http_response_init(&response, NULL);
+        response.reader = &reader;
+        for (const char *c = text; by_bytes && *c; c++)
+            assert_int_equal(feed(&response, c, 1), 1);
+        if (!by_bytes)
+            assert_int_equal(feed(&response, text, strlen(text)), strlen(text));
+        assert_int_equal(response.phase, HTTP_COMPLETE);
+        assert_string_equal(told.text, "[SERVER=one][Transfer-Encoding=chunked]Wikipedia");
+        http_response_done(&response);
+    }
+}
+
+static void lines_may_end_in_lf_alone_where_that_is_allowed(void **state)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\n\nHTTP/1.0 200 OK\nA: b\r\nContent-Length: 2\n\nhi";
+    static const char cr[] = "HTTP/1.1 200 OK\nA: b\rc\n\n";
+    struct http_response response;
+    http_response_init(&response, NULL);
+    response.bare_lf = true;
+    assert_int_equal(feed(&response, text, strlen(text)), strlen(text));
+    assert_int_equal(response.phase, HTTP_COMPLETE);
+    assert_int_equal(response.body_bytes, 2);
+    http_response_done(&response);
+    http_response_init(&response, NULL);
+    response.bare_lf = true;
+    assert_true(feed(&response, cr, strlen(cr)) < 0);
+    http_response_done(&response);
+}
+
 static void failed_parser_stays_failed(void **state)
 {
     struct http_response response;
@@ -296,6 +352,8 @@ int main(void)
         cmocka_unit_test(line_and_head_are_limited),
         cmocka_unit_test(endless_interim_answers_are_limited),
         cmocka_unit_test(many_chunks_are_not_limited),
+        cmocka_unit_test(reader_is_told_the_final_answer_without_its_framing),
+        cmocka_unit_test(lines_may_end_in_lf_alone_where_that_is_allowed),
         cmocka_unit_test(failed_parser_stays_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
