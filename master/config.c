@@ -8,6 +8,7 @@
 #include "master/config/value.h"
 #include "master/config/yaml.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,15 @@ const struct config_service *config_find(const struct config *config, const char
     return NULL;
 }
 
+bool config_is_said(const struct config_service *service, const char *path)
+{
+    size_t count;
+    const struct config_key *key = config_key_find(SCOPE_SERVICE, path);
+    assert(key);
+    size_t row = (size_t)(key - config_keys(&count));
+    return service->said[row / 64] >> row % 64 & 1;
+}
+
 enum config_protocol config_protocol_of(
     const struct config_service *service, const struct listener_spec *listener)
 {
@@ -79,20 +89,6 @@ static int default_name(
     return *ret_name ? 0 : out_of_memory(error);
 }
 
-static int set_defaults(struct config *config, struct error *error)
-{
-    size_t count;
-    const struct config_key *keys = config_keys(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (keys[i].scope != SCOPE_INSTANCE || !keys[i].fallback)
-            continue;
-        int result = config_assign(&keys[i], config, keys[i].fallback, error);
-        if (result < 0)
-            return result;
-    }
-    return 0;
-}
-
 /* The one service that flags and a command describe; it is named as the instance. */
 static int service_from_flags(struct config *config, const struct flags *flags, struct error *error)
 {
@@ -102,7 +98,7 @@ static int service_from_flags(struct config *config, const struct flags *flags, 
     config->service_count = 1;
     struct config_service *service = config->services;
     const struct config_key *command = config_key_find(SCOPE_SERVICE, "command");
-    int result = config_service_init(service, error);
+    int result = config_service_init(service, config_flags_value(flags, "preset"), error);
     for (int i = 0; result == 0 && i < flags->command_count; i++)
         result = config_assign(command, service, flags->command[i], error);
     if (result == 0)
@@ -140,7 +136,7 @@ static int services_from_file(
 
 static int load(const struct flags *flags, const char *yaml, struct config *config, struct error *error)
 {
-    int result = set_defaults(config, error);
+    int result = config_assign_defaults(SCOPE_INSTANCE, PRESET_DEFAULT, config, error);
     if (result == 0 && flags->file)
         return services_from_file(config, flags, yaml, error);
     if (result == 0)

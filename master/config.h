@@ -14,6 +14,7 @@
 #include "ipc/error.h"
 #include "master/listener_spec.h"
 #include "master/log.h"
+#include "master/upgrade_phase.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -83,6 +84,31 @@ enum config_keepalive {
     CONFIG_KEEPALIVE_COUNT
 };
 
+/* Which set of defaults a service begins with (schema.c). */
+enum config_preset { PRESET_DEFAULT, PRESET_DEVELOPMENT, PRESET_PRODUCTION, PRESET_COUNT };
+
+/* What happens where the memory won't do for two generations. */
+enum config_memory { CONFIG_MEMORY_WARN, CONFIG_MEMORY_REFUSE, CONFIG_MEMORY_OFF, CONFIG_MEMORY_COUNT };
+
+/* A stage of a canary: so much of what is new, for so long. */
+struct config_stage {
+    uint32_t share;       /* of 2^32 */
+    unsigned percent_100; /* the same in hundredths of a percent, 1 to 9999: as it was written */
+    int64_t ms;
+};
+
+/* An operator's own step of an upgrade (steps.h), of which a service has at most STEPS_MAX. */
+#define STEPS_MAX 64
+
+struct config_step {
+    enum upgrade_phase phase;
+    bool after;         /* else before it */
+    char *name;         /* "before switch 1": its point, and its number there, for people */
+    char **run;         /* NULL-terminated, at least one */
+    char **undo;        /* the same, or NULL: nothing is to be undone */
+    int64_t timeout_ms; /* of run, and of undo */
+};
+
 struct config_rlimit {
     int resource; /* RLIMIT_… */
     struct rlimit limit;
@@ -107,12 +133,12 @@ struct config_service {
         *capabilities; /* NULL: not said; else exactly these are kept ("net_bind_service"), NULL-terminated */
     enum config_activation activation;
     enum config_capture capture;
-    enum config_protocol protocol;   /* of the listeners that don't say their own: config_protocol_of() */
-    enum config_steering steering;   /* of the listeners that don't say their own: config_steering_of() */
-    int64_t ready_alive_ms;          /* -1: not said; else ready once alive for so long (not verified) */
-    char *ready_probe;               /* probe_spec.h; NULL: none, the workers say it themselves */
-    enum config_answer ready_listen; /* a captured worker is ready when it listens everywhere */
+    enum config_protocol protocol; /* of the listeners that don't say their own: config_protocol_of() */
+    enum config_steering steering; /* of the listeners that don't say their own: config_steering_of() */
+    int64_t ready_alive_ms;        /* -1: not said; else ready once alive for so long (not verified) */
+    char *ready_probe;             /* probe_spec.h; NULL: none, the workers say it themselves */
     int64_t ready_timeout_ms;
+    enum config_answer ready_listen; /* a captured worker is ready when it listens everywhere */
     int drain_signal; /* 0: none named: a native worker hears a message, another one the stop signal */
     int64_t drain_timeout_ms; /* 0: none */
     int64_t drain_quiet_ms;   /* an unmodified worker's last write must be so long ago before it is drained */
@@ -126,6 +152,36 @@ struct config_service {
         backoff_initial_ms; /* first delay before a crashed worker is started again; doubles, with jitter */
     int64_t backoff_max_ms;
     int64_t backoff_reset_ms; /* a worker that lived so long begins anew */
+
+    /* ── upgrades (upgrade.h) ── */
+    enum config_preset preset;
+    enum config_memory check_memory;
+    char **check;             /* must end with 0 before anything is started; NULL: none */
+    int64_t check_timeout_ms; /* of everything that is validated */
+    char **smoke;             /* smoke.h's tests, NULL-terminated; NULL: none */
+    int64_t smoke_timeout_ms; /* of all of them together */
+    struct config_stage *canary;
+    size_t canary_count;      /* 0: none */
+    int64_t observe_ms;       /* 0: no observation window */
+    unsigned observe_crashes; /* as many crashes of new workers in it (and in the canary) roll back */
+    struct config_step *steps;
+    size_t step_count;
+
+    /* ── liveness (health.h, limits.h) ── */
+    char *health_probe; /* probe_spec.h; NULL: none */
+    int64_t health_interval_ms;
+    int64_t health_timeout_ms;   /* of one probe */
+    unsigned health_failures;    /* as many in a row are a failure */
+    unsigned drain_max_draining; /* with as many old generations an upgrade is refused, a SIGHUP waits */
+    int64_t watchdog_ms;         /* a worker must say WATCHDOG=1 at least so often; 0: it needn't */
+    uint64_t recycle_requests;   /* a worker that has answered so many is replaced; 0: never */
+    int64_t recycle_age_ms;      /* … that is so old; 0: never */
+    uint64_t recycle_memory;     /* … that has so much, in bytes; 0: never */
+    int64_t drain_max_age_ms;    /* a worker that drains (on_timeout: keep) for longer is ended; 0: no cap */
+    uint64_t drain_max_memory;   /* draining generations that have more than that together: the oldest is
+                                    ended; 0: no cap */
+
+    uint64_t said[2]; /* the keys that were written, a bit each: config_is_said() */
 };
 
 struct config {
@@ -172,6 +228,9 @@ enum config_protocol config_protocol_of(
 
 /* An argument or a value of the environment names descriptors: {fd:NAME}, {fds:SEPARATOR}. */
 bool config_names_descriptors(const struct config_service *service);
+
+/* The key ("observe.window") was written in the file or on the command line. */
+bool config_is_said(const struct config_service *service, const char *path);
 
 /* How one of the service's listeners is to be steered: its own word, else the service's. A service's word
  * that doesn't fit the kind of address is AUTO. */

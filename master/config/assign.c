@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "master/config/canary.h"
 #include "master/config/quote.h"
 #include "master/config/schema.h"
 #include "master/config/value.h"
@@ -14,7 +15,8 @@ static_assert(
         sizeof(enum config_activation) == sizeof(unsigned) && sizeof(enum log_level) == sizeof(unsigned) &&
         sizeof(enum config_tracker) == sizeof(unsigned) && sizeof(enum config_protocol) == sizeof(unsigned) &&
         sizeof(enum config_steering) == sizeof(unsigned) &&
-        sizeof(enum config_on_timeout) == sizeof(unsigned),
+        sizeof(enum config_on_timeout) == sizeof(unsigned) &&
+        sizeof(enum config_preset) == sizeof(unsigned) && sizeof(enum config_memory) == sizeof(unsigned),
     "a choice is stored as an unsigned");
 
 static int out_of_memory(struct error *error)
@@ -39,7 +41,8 @@ static int assign_text(char **text, const char *value, struct error *error)
 
 static int check_text(const struct config_key *key, const char *value, struct error *error)
 {
-    size_t longest = key->maximum ? (size_t)key->maximum : PATH_MAX - 1;
+    bool bounded = key->maximum && !config_key_collects(key);
+    size_t longest = bounded ? (size_t)key->maximum : PATH_MAX - 1;
     if (*value == '\0')
         return error_set(error, EINVAL, BLAME_USER, "the value is empty");
     if (strlen(value) > longest)
@@ -77,6 +80,13 @@ static int add_text(const struct config_key *key, char ***list, const char *valu
     longer[count] = strdup(value);
     longer[count + 1] = NULL;
     return longer[count] ? 0 : out_of_memory(error);
+}
+
+static int add_checked_text(
+    const struct config_key *key, char ***list, const char *value, struct error *error)
+{
+    int result = check_text(key, value, error);
+    return result < 0 ? result : add_text(key, list, value, error);
 }
 
 static int add_listener(
@@ -151,12 +161,47 @@ static int add_word(const struct config_key *key, char ***list, const char *valu
     return add_text(key, list, value, error);
 }
 
+static int add_stages(
+    const struct config_key *key, struct config_service *service, const char *value, struct error *error)
+{
+    int result = check_text(key, value, error);
+    return result < 0
+               ? result
+               : canary_parse(value, (size_t)key->maximum, &service->canary, &service->canary_count, error);
+}
+
+/* The point of a step, of which it has one. */
+static int assign_phase(
+    const struct config_key *key, struct config_step *step, const char *text, struct error *error)
+{
+    if (step->phase != PHASE_COUNT)
+        return error_set(
+            error, EINVAL, BLAME_USER, "before and after exclude each other: write a step for each");
+    unsigned phase;
+    int result = value_choice(text, key->choices, &phase, error);
+    if (result == 0) {
+        step->phase = (enum upgrade_phase)phase;
+        step->after = strcmp(key->path, "after") == 0;
+    }
+    return result;
+}
+
 static int assign_number(const struct config_key *key, void *member, const char *text, struct error *error)
 {
     int64_t number;
     int result = value_number(text, key->minimum, key->maximum, &number, error);
     if (result == 0)
         *(unsigned *)member = (unsigned)number;
+    return result;
+}
+
+static int assign_long_number(
+    const struct config_key *key, void *member, const char *text, struct error *error)
+{
+    int64_t number;
+    int result = value_number(text, key->minimum, key->maximum, &number, error);
+    if (result == 0)
+        *(uint64_t *)member = (uint64_t)number;
     return result;
 }
 
@@ -184,22 +229,27 @@ static int assign_size(const struct config_key *key, void *member, const char *t
     return result;
 }
 
-int config_assign(const struct config_key *key, void *object, const char *text, struct error *error)
+static int assign_checked_text(
+    const struct config_key *key, char **member, const char *text, struct error *error)
+{
+    int result = key->type == TYPE_NAME      ? value_check_name(text, error)
+                 : key->type == TYPE_ACCOUNT ? check_account(key, text, error)
+                                             : check_text(key, text, error);
+    return result < 0 ? result : assign_text(member, text, error);
+}
+
+static int assign(const struct config_key *key, void *object, const char *text, struct error *error)
 {
     void *member = (char *)object + key->offset;
-    int result = 0;
     switch (key->type) {
     case TYPE_TEXT:
-        result = check_text(key, text, error);
-        return result < 0 ? result : assign_text(member, text, error);
     case TYPE_NAME:
-        result = value_check_name(text, error);
-        return result < 0 ? result : assign_text(member, text, error);
     case TYPE_ACCOUNT:
-        result = check_account(key, text, error);
-        return result < 0 ? result : assign_text(member, text, error);
+        return assign_checked_text(key, member, text, error);
     case TYPE_NUMBER:
         return assign_number(key, member, text, error);
+    case TYPE_LONG_NUMBER:
+        return assign_long_number(key, member, text, error);
     case TYPE_SIZE:
         return assign_size(key, member, text, error);
     case TYPE_NICE:
@@ -208,6 +258,8 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
         return value_octal(text, member, error);
     case TYPE_CHOICE:
         return value_choice(text, key->choices, member, error);
+    case TYPE_PHASE:
+        return assign_phase(key, object, text, error);
     case TYPE_DURATION:
         return (key->never ? value_duration_or_never : value_duration)(
             text, key->minimum, key->maximum, member, error);
@@ -215,6 +267,10 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
         return value_signal(text, member, error);
     case TYPE_COMMAND:
         return add_word(key, member, text, error);
+    case TYPE_TEXTS:
+        return add_checked_text(key, member, text, error);
+    case TYPE_CANARY:
+        return add_stages(key, object, text, error);
     case TYPE_LISTENERS:
         return add_listener(key, object, text, error);
     case TYPE_ENVIRONMENT:
@@ -224,6 +280,7 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
     case TYPE_CAPABILITIES:
         return add_capability(key, member, text, error);
     case TYPE_SWITCH:
+    case TYPE_STEPS:
     case TYPE_SERVICES:
     case TYPE_COUNT:
         break;
@@ -232,11 +289,80 @@ int config_assign(const struct config_key *key, void *object, const char *text, 
         error, EINVAL, BLAME_OURS, "there is no assigning to %s", key->path ? key->path : key->flag);
 }
 
+/* Of services alone is it asked what was said. */
+static void say(const struct config_key *key, void *object)
+{
+    size_t count;
+    size_t row = (size_t)(key - config_keys(&count));
+    struct config_service *service = object;
+    if (key->scope == SCOPE_SERVICE)
+        service->said[row / 64] |= UINT64_C(1) << row % 64;
+}
+
+int config_assign(const struct config_key *key, void *object, const char *text, struct error *error)
+{
+    int result = assign(key, object, text, error);
+    if (result == 0)
+        say(key, object);
+    return result;
+}
+
+int config_assign_words(const struct config_key *key, void *object, const char *text, struct error *error)
+{
+    char **words = NULL;
+    int result = value_words(text, &words, error);
+    if (result == 0 && !words[0])
+        result = error_set(error, EINVAL, BLAME_USER, "the command is empty");
+    for (size_t i = 0; result == 0 && words[i]; i++)
+        result = config_assign(key, object, words[i], error);
+    value_free_words(words);
+    return result;
+}
+
 int config_assign_empty(const struct config_key *key, void *object, struct error *error)
 {
     char ***list = (char ***)((char *)object + key->offset);
+    say(key, object);
     if (key->type != TYPE_CAPABILITIES || *list)
         return 0;
     *list = calloc(1, sizeof **list);
     return *list ? 0 : out_of_memory(error);
+}
+
+int config_assign_defaults(
+    enum config_scope scope, enum config_preset preset, void *object, struct error *error)
+{
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    for (size_t i = 0; i < count; i++) {
+        const char *text = keys[i].scope == scope ? config_key_default(&keys[i], preset) : NULL;
+        int result = text ? assign(&keys[i], object, text, error) : 0;
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+int config_assign_step(const struct config_key *key, struct config_service *service, struct config_step *step,
+    struct error *error)
+{
+    if ((int64_t)service->step_count >= key->maximum)
+        return too_many(key, error);
+    unsigned number = 1;
+    for (size_t i = 0; i < service->step_count; i++)
+        number += service->steps[i].phase == step->phase && service->steps[i].after == step->after;
+    char name[64];
+    snprintf(name, sizeof name, "%s %s %u", step->after ? "after" : "before", upgrade_phase_name(step->phase),
+        number);
+    int result = assign_text(&step->name, name, error);
+    if (result < 0)
+        return result;
+    struct config_step *longer = realloc(service->steps, (service->step_count + 1) * sizeof *longer);
+    if (!longer)
+        return out_of_memory(error);
+    service->steps = longer;
+    longer[service->step_count++] = *step;
+    *step = (struct config_step){.phase = PHASE_COUNT};
+    say(key, service);
+    return 0;
 }

@@ -112,8 +112,7 @@ static int record(struct flags *flags, const struct config_key *key, const char 
         flags->help = true;
         return 0;
     }
-    bool repeatable = config_key_collects(key) && key->type != TYPE_CAPABILITIES;
-    for (size_t i = 0; i < flags->count && !repeatable; i++)
+    for (size_t i = 0; i < flags->count && !config_key_repeats(key); i++)
         if (flags->items[i].key == key)
             return error_set(error, EINVAL, BLAME_USER, "option --%s is given twice", key->flag);
     flags->items[flags->count++] = (struct flag){.key = key, .value = value};
@@ -203,6 +202,14 @@ void config_flags_done(struct flags *flags)
     *flags = (struct flags){.items = NULL};
 }
 
+const char *config_flags_value(const struct flags *flags, const char *path)
+{
+    for (size_t i = 0; i < flags->count; i++)
+        if (flags->items[i].key->path && strcmp(flags->items[i].key->path, path) == 0)
+            return flags->items[i].value;
+    return NULL;
+}
+
 /* The one flag that is a list in itself: a,b. */
 static int apply_capabilities(
     const struct config_key *key, void *object, const char *value, struct error *error)
@@ -224,9 +231,10 @@ int config_flags_apply(const struct flags *flags, enum config_scope scope, void 
         const struct flag *flag = &flags->items[i];
         if (flag->key->scope != scope)
             continue;
-        int result = flag->key->type == TYPE_CAPABILITIES
-                         ? apply_capabilities(flag->key, object, flag->value, error)
-                         : config_assign(flag->key, object, flag->value, error);
+        int result =
+            (flag->key->type == TYPE_CAPABILITIES ? apply_capabilities
+                : flag->key->type == TYPE_COMMAND ? config_assign_words
+                                                  : config_assign)(flag->key, object, flag->value, error);
         if (result < 0) {
             error_prefix(error, "--%s", flag->key->flag);
             return result;

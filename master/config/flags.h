@@ -31,6 +31,9 @@ int config_flags_scan(int argc, char *const argv[], struct flags *ret_flags, str
 
 void config_flags_done(struct flags *flags);
 
+/* What the flag of that key was given first, lent; NULL: it wasn't. */
+const char *config_flags_value(const struct flags *flags, const char *path);
+
 /* Assigns the flags of one scope to `object`; errors name the flag. */
 int config_flags_apply(const struct flags *flags, enum config_scope scope, void *object, struct error *error);
 

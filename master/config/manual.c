@@ -13,28 +13,53 @@ static const char *const scope_titles[SCOPE_COUNT] = {
     [SCOPE_COMMAND_LINE] = "General:",
     [SCOPE_INSTANCE] = "This instance (with -c too, where they go over the file):",
     [SCOPE_SERVICE] = "The service (not with -c):",
+    [SCOPE_STEP] = NULL, /* no flags */
 };
 
-struct range_text {
+struct phrase {
     char text[160];
 };
 
 /* "1 to 1024", "1ms to 1d", "text, json"; "" where every value fits. */
-static struct range_text range_of(const struct config_key *key)
+static struct phrase range_of(const struct config_key *key)
 {
-    struct range_text range = {.text = ""};
-    if (key->type == TYPE_NUMBER || key->type == TYPE_NICE)
+    struct phrase range = {.text = ""};
+    if (key->type == TYPE_NUMBER || key->type == TYPE_LONG_NUMBER || key->type == TYPE_NICE)
         snprintf(range.text, sizeof range.text, "%" PRId64 " to %" PRId64, key->minimum, key->maximum);
     if (key->type == TYPE_DURATION)
         snprintf(range.text, sizeof range.text, "%s to %s%s", value_duration_text(key->minimum).text,
             value_duration_text(key->maximum).text, key->never ? ", or never" : "");
     if (key->type == TYPE_MODE)
         snprintf(range.text, sizeof range.text, "0 to 777");
-    for (size_t i = 0; key->type == TYPE_CHOICE && key->choices[i]; i++) {
+    for (size_t i = 0; key->choices && key->choices[i]; i++) {
         size_t used = strlen(range.text);
         snprintf(range.text + used, sizeof range.text - used, "%s%s", i ? ", " : "", key->choices[i]);
     }
     return range;
+}
+
+/* "5s; development 0, production 60s": the default, and those of the presets that have another. `quote`
+ * stands around what is written in a file. */
+static struct phrase defaults_of(const struct config_key *key, const char *quote)
+{
+    static const char *const names[PRESET_COUNT] = {
+        [PRESET_DEVELOPMENT] = "development", [PRESET_PRODUCTION] = "production"};
+    struct phrase defaults = {.text = ""};
+    size_t used = 0;
+    if (key->fallback)
+        used = (size_t)snprintf(defaults.text, sizeof defaults.text, "%s%s%s", quote, key->fallback, quote);
+    else if (key->unset)
+        used = (size_t)snprintf(defaults.text, sizeof defaults.text, "%s", key->unset);
+    const char *between = "; ";
+    for (unsigned preset = 0; preset < PRESET_COUNT; preset++) {
+        const char *own = config_key_default(key, (enum config_preset)preset);
+        if (own == key->fallback || used >= sizeof defaults.text)
+            continue;
+        used += (size_t)snprintf(defaults.text + used, sizeof defaults.text - used, "%s%s %s%s%s", between,
+            names[preset], quote, own, quote);
+        between = ", ";
+    }
+    return defaults;
 }
 
 /* Writes `text` in lines of at most COLUMNS, from HELP_COLUMN on; the first line is already there up to it.
@@ -57,19 +82,19 @@ static void print_wrapped(FILE *out, const char *text)
 
 static void print_flag(FILE *out, const struct config_key *key)
 {
-    char flag[64], text[512];
+    char flag[64], text[768];
     char letter[8] = "    ";
     if (key->letter)
         snprintf(letter, sizeof letter, "-%c, ", key->letter);
     snprintf(flag, sizeof flag, "  %s--%s%s%s", letter, key->flag, key->argument ? " " : "",
         key->argument ? key->argument : "");
-    struct range_text range = range_of(key);
+    struct phrase range = range_of(key);
     int used = snprintf(text, sizeof text, "%s", key->help);
     if (*range.text && used < (int)sizeof text)
         used += snprintf(text + used, sizeof text - (size_t)used, " [%s]", range.text);
-    const char *fallback = key->fallback ? key->fallback : key->unset;
-    if (fallback && used < (int)sizeof text)
-        snprintf(text + used, sizeof text - (size_t)used, " (default: %s)", fallback);
+    struct phrase defaults = defaults_of(key, "");
+    if (*defaults.text && used < (int)sizeof text)
+        snprintf(text + used, sizeof text - (size_t)used, " (default: %s)", defaults.text);
     fprintf(out, "%-*s", HELP_COLUMN, flag);
     print_wrapped(out, text);
 }
@@ -84,7 +109,7 @@ void config_help(FILE *out)
         out);
     size_t count;
     const struct config_key *keys = config_keys(&count);
-    for (unsigned scope = 0; scope < SCOPE_COUNT; scope++) {
+    for (unsigned scope = 0; scope < SCOPE_COUNT && scope_titles[scope]; scope++) {
         fprintf(out, "\n%s\n", scope_titles[scope]);
         for (size_t i = 0; i < count; i++)
             if (keys[i].scope == scope && keys[i].flag)
@@ -118,13 +143,10 @@ static void print_row(FILE *out, const struct config_key *key)
     if (key->flag)
         fprintf(out, "`--%s%s%s`", key->flag, key->argument ? " " : "", key->argument ? key->argument : "");
     fputs(" | ", out);
-    if (key->fallback)
-        fprintf(out, "`%s`", key->fallback);
-    else if (key->unset)
-        print_cell(out, key->unset);
+    print_cell(out, defaults_of(key, "`").text);
     fputs(" | ", out);
     print_cell(out, key->help);
-    struct range_text range = range_of(key);
+    struct phrase range = range_of(key);
     if (*range.text)
         fprintf(out, " (%s)", range.text);
     fputs(" |\n", out);
@@ -136,6 +158,7 @@ void config_manual(FILE *out)
         [SCOPE_COMMAND_LINE] = "Flags alone",
         [SCOPE_INSTANCE] = "Keys at the top",
         [SCOPE_SERVICE] = "Keys of a service",
+        [SCOPE_STEP] = "Keys of a step",
     };
     size_t count;
     const struct config_key *keys = config_keys(&count);

@@ -2,15 +2,18 @@
 #include "master/config/schema.h"
 
 #include "master/config/value.h"
+#include "master/upgrade_phase.h"
 
 #include <assert.h>
 #include <string.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 #define INSTANCE(member) .scope = SCOPE_INSTANCE, .offset = offsetof(struct config, member)
+#define STEP(member) .scope = SCOPE_STEP, .offset = offsetof(struct config_step, member)
 #define SERVICE(member) .scope = SCOPE_SERVICE, .offset = offsetof(struct config_service, member)
 
 #define SECOND INT64_C(1000)
+#define MEBIBYTE (INT64_C(1) << 20)
 #define HOUR (3600 * SECOND)
 #define DAY (24 * HOUR)
 
@@ -30,6 +33,10 @@ static const char *const on_timeout_choices[ON_TIMEOUT_COUNT + 1] = {
     [ON_TIMEOUT_KILL] = "kill", [ON_TIMEOUT_KEEP] = "keep"};
 static const char *const keepalive_choices[CONFIG_KEEPALIVE_COUNT + 1] = {
     [CONFIG_KEEPALIVE_AUTO] = "auto", [CONFIG_KEEPALIVE_OFF] = "off"};
+static const char *const preset_choices[PRESET_COUNT + 1] = {
+    [PRESET_DEFAULT] = "default", [PRESET_DEVELOPMENT] = "development", [PRESET_PRODUCTION] = "production"};
+static const char *const memory_choices[CONFIG_MEMORY_COUNT + 1] = {
+    [CONFIG_MEMORY_WARN] = "warn", [CONFIG_MEMORY_REFUSE] = "refuse", [CONFIG_MEMORY_OFF] = "off"};
 
 /* The order is that of the manual; formatted by hand, so that a row can be read. */
 /* clang-format off */
@@ -71,6 +78,10 @@ static const struct config_key keys[] = {
     {.path = "command", SERVICE(command), .type = TYPE_COMMAND, .maximum = 4096, .argument = "COMMAND",
         .help = "the program and its arguments: a list, or one string that is split at blanks by the "
                 "shell's quoting rules without any expansion; on the command line it follows the flags"},
+    {.path = "preset", .flag = "preset", SERVICE(preset), .type = TYPE_CHOICE, .fallback = "default",
+        .choices = preset_choices, .argument = "WHICH",
+        .help = "set of defaults that all else begins with: development has no observation window and short "
+                "deadlines, production longer ones"},
     {.path = "listen", .flag = "listen", .letter = 'l', SERVICE(listeners), .type = TYPE_LISTENERS,
         .maximum = 256, .unset = "none", .argument = "SPEC",
         .help = "address to serve; may be given more than once"},
@@ -135,20 +146,53 @@ static const struct config_key keys[] = {
         .help = "whether a worker that binds its own addresses is ready when it listens; no is for servers that listen "
                 "before they can serve, and say READY=1 or are probed"},
     {.path = "ready.timeout", .flag = "ready-timeout", SERVICE(ready_timeout_ms), .type = TYPE_DURATION,
-        .fallback = "30s", .maximum = DAY, .argument = "TIME",
+        .fallback = "30s", .development = "10s", .production = "60s", .maximum = DAY, .argument = "TIME",
         .help = "a new generation that isn't ready by then has failed; 0: wait for ever"},
+    {.path = "check", .flag = "check", SERVICE(check), .type = TYPE_COMMAND, .maximum = 4096, .unset = "none",
+        .argument = "COMMAND",
+        .help = "command that must end with 0 before an upgrade starts anything, such as \"nginx -t\": a list or one "
+                "string, as command; it runs as the workers do"},
+    {.path = "check_timeout", .flag = "check-timeout", SERVICE(check_timeout_ms), .type = TYPE_DURATION,
+        .fallback = "30s", .minimum = 1, .maximum = DAY, .argument = "TIME",
+        .help = "time for all that is checked before an upgrade starts anything, the command included"},
+    {.path = "check_memory", .flag = "check-memory", SERVICE(check_memory), .type = TYPE_CHOICE, .fallback = "warn",
+        .choices = memory_choices, .argument = "WHAT",
+        .help = "what happens where the memory won't do for two generations: warn goes on, refuse ends the upgrade "
+                "before anything is started, off doesn't look"},
+    {.path = "smoke", .flag = "smoke", SERVICE(smoke), .type = TYPE_TEXTS, .maximum = 32, .unset = "none",
+        .argument = "TEST",
+        .help = "test of the new generation, alone, before it gets traffic: what ready.probe can be, or run:COMMAND, "
+                "which must end with 0; may be given more than once, and the first that fails ends the upgrade"},
+    {.path = "smoke_timeout", .flag = "smoke-timeout", SERVICE(smoke_timeout_ms), .type = TYPE_DURATION,
+        .fallback = "30s", .minimum = 1, .maximum = DAY, .argument = "TIME",
+        .help = "time for all these tests together"},
+    {.path = "canary", .flag = "canary", SERVICE(canary), .type = TYPE_CANARY, .maximum = 16, .unset = "none",
+        .argument = "STAGES",
+        .help = "share of what is new that the new generation gets before it gets all of it, and for how long: "
+                "\"5% 30s, 25% 1m\"; at most 16 stages, each with a larger share than the one before"},
+    {.path = "observe.window", .flag = "observe-window", SERVICE(observe_ms), .type = TYPE_DURATION,
+        .fallback = "5s", .development = "0", .production = "60s", .maximum = DAY, .argument = "TIME",
+        .help = "how long the old generation stays able to take the traffic back after the switch, and a new one that "
+                "turns out bad is rolled back by itself; 0: not at all"},
+    {.path = "observe.crashes", .flag = "observe-crashes", SERVICE(observe_crashes), .type = TYPE_NUMBER,
+        .fallback = "3", .minimum = 1, .maximum = 1000, .argument = "N",
+        .help = "as many crashes of new workers, in the window and the canary together, roll back"},
+    {.path = "steps", SERVICE(steps), .type = TYPE_STEPS, .maximum = STEPS_MAX, .unset = "none",
+        .help = "commands of your own before or after phases of an upgrade: a list of maps, in the file alone; one "
+                "that fails before the commit ends the upgrade"},
     {.path = "drain.signal", .flag = "drain-signal", SERVICE(drain_signal), .type = TYPE_SIGNAL,
         .unset = "a message to a native worker, the stop signal to another", .argument = "SIGNAL",
         .help = "signal that makes an old worker finish what it has, such as QUIT for nginx"},
     {.path = "drain.timeout", .flag = "drain-timeout", SERVICE(drain_timeout_ms), .type = TYPE_DURATION,
-        .fallback = "30s", .maximum = 30 * DAY, .argument = "TIME",
+        .fallback = "30s", .development = "5s", .production = "60s", .maximum = 30 * DAY, .argument = "TIME",
         .help = "time that an old worker has to finish; 0: no end"},
     {.path = "drain.quiet", .flag = "drain-quiet", SERVICE(drain_quiet_ms), .type = TYPE_DURATION,
         .fallback = "1s", .maximum = HOUR, .argument = "TIME",
         .help = "the last write must be at least so long ago before an unmodified worker counts as drained: "
                 "a streamed answer has pauses"},
     {.path = "drain.idle_grace", .flag = "drain-idle-grace", SERVICE(drain_idle_grace_ms),
-        .type = TYPE_DURATION, .fallback = "5s", .maximum = 30 * DAY, .never = true, .argument = "TIME",
+        .type = TYPE_DURATION, .fallback = "5s", .development = "1s", .maximum = 30 * DAY, .never = true,
+        .argument = "TIME",
         .help = "how long idle connections may stay open once nothing is in flight; never: they are waited "
                 "for until the timeout"},
     {.path = "drain.keepalive", .flag = "drain-keepalive", SERVICE(drain_keepalive), .type = TYPE_CHOICE,
@@ -160,11 +204,22 @@ static const struct config_key keys[] = {
         .fallback = "kill", .choices = on_timeout_choices, .argument = "WHAT",
         .help = "what happens to a worker that hasn't drained by drain.timeout: kill is the stop signal, then "
                 "SIGKILL; keep lets it live on until its connections end"},
+    {.path = "drain.max_draining", .flag = "drain-max-draining", SERVICE(drain_max_draining), .type = TYPE_NUMBER,
+        .fallback = "2", .minimum = 1, .maximum = 16, .argument = "N",
+        .help = "with as many old generations an upgrade is refused, and one by SIGHUP waits"},
+    {.path = "drain.max_age", .flag = "drain-max-age", SERVICE(drain_max_age_ms), .type = TYPE_DURATION, .minimum = 1,
+        .maximum = 365 * DAY, .unset = "no cap", .argument = "TIME",
+        .help = "a worker that has drained for longer is ended; for drain.on_timeout keep or drain.timeout 0, where "
+                "nothing else ends it"},
+    {.path = "drain.max_memory", .flag = "drain-max-memory", SERVICE(drain_max_memory), .type = TYPE_SIZE,
+        .minimum = MEBIBYTE, .maximum = INT64_C(1) << 50, .unset = "no cap", .argument = "SIZE",
+        .help = "the oldest of the generations that drain is ended when together they have more; for drain.on_timeout "
+                "keep or drain.timeout 0, where nothing else ends it"},
     {.path = "stop.signal", .flag = "stop-signal", SERVICE(stop_signal), .type = TYPE_SIGNAL,
         .fallback = "TERM", .argument = "SIGNAL",
         .help = "signal that ends a worker"},
     {.path = "stop.grace", .flag = "stop-grace", SERVICE(stop_grace_ms), .type = TYPE_DURATION,
-        .fallback = "10s", .maximum = DAY, .argument = "TIME",
+        .fallback = "10s", .development = "2s", .maximum = DAY, .argument = "TIME",
         .help = "time from the stop signal to SIGKILL"},
     {.path = "restart", .flag = "restart", SERVICE(restart), .type = TYPE_CHOICE, .fallback = "always",
         .choices = restart_choices, .argument = "WHEN",
@@ -173,15 +228,53 @@ static const struct config_key keys[] = {
         .type = TYPE_DURATION, .fallback = "100ms", .minimum = 1, .maximum = HOUR, .argument = "TIME",
         .help = "first delay before that; it doubles from failure to failure"},
     {.path = "backoff.max", .flag = "backoff-max", SERVICE(backoff_max_ms), .type = TYPE_DURATION,
-        .fallback = "30s", .minimum = 1, .maximum = DAY, .argument = "TIME",
+        .fallback = "30s", .development = "5s", .minimum = 1, .maximum = DAY, .argument = "TIME",
         .help = "longest delay"},
     {.path = "backoff.reset", .flag = "backoff-reset", SERVICE(backoff_reset_ms), .type = TYPE_DURATION,
         .fallback = "10s", .minimum = 1, .maximum = DAY, .argument = "TIME",
         .help = "a worker that lived so long begins anew with the first delay"},
+    {.path = "health.probe", .flag = "health-probe", SERVICE(health_probe), .type = TYPE_TEXT, .unset = "none",
+        .argument = "PROBE",
+        .help = "ask a generation that gets traffic, again and again, what ready.probe can ask"},
+    {.path = "health.interval", .flag = "health-interval", SERVICE(health_interval_ms), .type = TYPE_DURATION,
+        .fallback = "1s", .minimum = 10, .maximum = DAY, .argument = "TIME",
+        .help = "time from one such probe to the next"},
+    {.path = "health.timeout", .flag = "health-timeout", SERVICE(health_timeout_ms), .type = TYPE_DURATION,
+        .fallback = "2s", .minimum = 1, .maximum = DAY, .argument = "TIME",
+        .help = "a probe that isn't answered by then has failed"},
+    {.path = "health.failures", .flag = "health-failures", SERVICE(health_failures), .type = TYPE_NUMBER,
+        .fallback = "3", .minimum = 1, .maximum = 1000, .argument = "N",
+        .help = "as many failed probes in a row roll an upgrade back that isn't committed, and else replace the "
+                "workers"},
+    {.path = "watchdog", .flag = "watchdog", SERVICE(watchdog_ms), .type = TYPE_DURATION, .minimum = 10,
+        .maximum = DAY, .unset = "none", .argument = "TIME",
+        .help = "a ready worker must say WATCHDOG=1 at least so often, else it is replaced like one that crashed"},
+    {.path = "recycle.requests", .flag = "recycle-requests", SERVICE(recycle_requests), .type = TYPE_LONG_NUMBER,
+        .minimum = 1, .maximum = INT64_C(1) << 53, .unset = "never", .argument = "N",
+        .help = "replace a worker, without a loss, once it has answered so many requests"},
+    {.path = "recycle.age", .flag = "recycle-age", SERVICE(recycle_age_ms), .type = TYPE_DURATION, .minimum = SECOND,
+        .maximum = 365 * DAY, .unset = "never", .argument = "TIME",
+        .help = "the same once it is so old"},
+    {.path = "recycle.memory", .flag = "recycle-memory", SERVICE(recycle_memory), .type = TYPE_SIZE,
+        .minimum = MEBIBYTE, .maximum = INT64_C(1) << 50, .unset = "never", .argument = "SIZE",
+        .help = "the same once it has so much memory"},
+    {.path = "before", STEP(phase), .type = TYPE_PHASE, .choices = upgrade_phase_names,
+        .help = "the phase before which it runs; this or after"},
+    {.path = "after", STEP(phase), .type = TYPE_PHASE, .choices = upgrade_phase_names,
+        .help = "the phase after which it runs"},
+    {.path = "run", STEP(run), .type = TYPE_COMMAND, .maximum = 4096,
+        .help = "the command: a list or one string; it must end with 0"},
+    {.path = "undo", STEP(undo), .type = TYPE_COMMAND, .maximum = 4096, .unset = "nothing is undone",
+        .help = "command that takes back what run did, where the upgrade fails later; not where it is final: "
+                "after commit, and at retire"},
+    {.path = "timeout", STEP(timeout_ms), .type = TYPE_DURATION, .fallback = "60s", .minimum = 1, .maximum = DAY,
+        .help = "time of run, and of undo"},
 };
 /* clang-format on */
 
 static_assert(LENGTH(keys) <= CONFIG_KEYS_MAX, "arrays of rows have room for all");
+static_assert(
+    CONFIG_KEYS_MAX <= 8 * sizeof((struct config_service){0}.said), "each row has a bit of what was said");
 
 const struct config_key *config_keys(size_t *ret_count)
 {
@@ -209,6 +302,20 @@ bool config_key_is_group(enum config_scope scope, const char *path)
 
 bool config_key_collects(const struct config_key *key)
 {
-    return key->type == TYPE_COMMAND || key->type == TYPE_LISTENERS || key->type == TYPE_ENVIRONMENT ||
-           key->type == TYPE_RLIMITS || key->type == TYPE_CAPABILITIES;
+    return config_key_repeats(key) || key->type == TYPE_COMMAND || key->type == TYPE_CAPABILITIES ||
+           key->type == TYPE_CANARY;
+}
+
+bool config_key_repeats(const struct config_key *key)
+{
+    return key->type == TYPE_LISTENERS || key->type == TYPE_ENVIRONMENT || key->type == TYPE_RLIMITS ||
+           key->type == TYPE_TEXTS;
+}
+
+const char *config_key_default(const struct config_key *key, enum config_preset preset)
+{
+    const char *own = preset == PRESET_DEVELOPMENT  ? key->development
+                      : preset == PRESET_PRODUCTION ? key->production
+                                                    : NULL;
+    return own ? own : key->fallback;
 }

@@ -4,25 +4,28 @@
 #include "master/config/probe_spec.h"
 #include "master/config/quote.h"
 #include "master/config/schema.h"
+#include "master/config/smoke_spec.h"
 #include "master/config/value.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-int config_service_init(struct config_service *service, struct error *error)
+int config_service_init(struct config_service *service, const char *preset, struct error *error)
 {
+    unsigned index = PRESET_DEFAULT;
     *service = (struct config_service){.umask = (mode_t)-1, .ready_alive_ms = -1};
-    size_t count;
-    const struct config_key *keys = config_keys(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (keys[i].scope != SCOPE_SERVICE || !keys[i].fallback)
-            continue;
-        int result = config_assign(&keys[i], service, keys[i].fallback, error);
-        if (result < 0)
-            return result;
-    }
-    return 0;
+    if (preset)
+        value_choice(preset, config_key_find(SCOPE_SERVICE, "preset")->choices, &index, NULL);
+    return config_assign_defaults(SCOPE_SERVICE, (enum config_preset)index, service, error);
+}
+
+void config_step_done(struct config_step *step)
+{
+    free(step->name);
+    value_free_words(step->run);
+    value_free_words(step->undo);
+    *step = (struct config_step){.phase = PHASE_COUNT};
 }
 
 void config_service_done(struct config_service *service)
@@ -39,6 +42,13 @@ void config_service_done(struct config_service *service)
     free(service->rlimits);
     free(service->ready_probe);
     value_free_words(service->capabilities);
+    value_free_words(service->check);
+    value_free_words(service->smoke);
+    free(service->canary);
+    for (size_t i = 0; i < service->step_count; i++)
+        config_step_done(&service->steps[i]);
+    free(service->steps);
+    free(service->health_probe);
     *service = (struct config_service){.umask = (mode_t)-1, .ready_alive_ms = -1};
 }
 
@@ -124,13 +134,31 @@ static int check_probe(const struct config_service *service, struct error *error
     return probe_spec_parse(service->ready_probe, service, &spec, error);
 }
 
-int config_service_check(const struct config_service *service, const struct config_service *others,
-    size_t count, const char **ret_key, struct error *error)
+/* What is asked of a generation, before and after it gets traffic. */
+static int check_asking(const struct config_service *service, const char **ret_key, struct error *error)
 {
-    if (!service->command || !service->command[0]) {
-        *ret_key = NULL;
-        return error_set(error, EINVAL, BLAME_USER, "the key command is missing");
-    }
+    static const char *const needing[] = {"health.interval", "health.timeout", "health.failures"};
+    struct probe_spec spec;
+    int r = 0;
+    *ret_key = "smoke";
+    for (char **text = service->smoke; r == 0 && text && *text; text++)
+        r = smoke_spec_check(*text, service, error);
+    if (r < 0)
+        return r;
+    *ret_key = "health.probe";
+    if (service->health_probe)
+        return probe_spec_parse(service->health_probe, service, &spec, error);
+    for (size_t i = 0; i < sizeof needing / sizeof *needing; i++)
+        if (config_is_said(service, needing[i])) {
+            *ret_key = needing[i];
+            return error_set(error, EINVAL, BLAME_USER, "it needs health.probe");
+        }
+    return 0;
+}
+
+/* Times of which one is never reached because of another. */
+static int check_times(const struct config_service *service, const char **ret_key, struct error *error)
+{
     if (service->ready_timeout_ms > 0 && service->ready_alive_ms >= service->ready_timeout_ms) {
         *ret_key = "ready.alive";
         return error_set(error, EINVAL, BLAME_USER, "%s is never reached before ready.timeout, which is %s",
@@ -143,8 +171,21 @@ int config_service_check(const struct config_service *service, const struct conf
             value_duration_text(service->backoff_initial_ms).text,
             value_duration_text(service->backoff_max_ms).text);
     }
+    return 0;
+}
+
+int config_service_check(const struct config_service *service, const struct config_service *others,
+    size_t count, const char **ret_key, struct error *error)
+{
+    if (!service->command || !service->command[0]) {
+        *ret_key = NULL;
+        return error_set(error, EINVAL, BLAME_USER, "the key command is missing");
+    }
+    int r = check_times(service, ret_key, error);
+    if (r < 0)
+        return r;
     *ret_key = "steering";
-    int r = check_sharing(service, error);
+    r = check_sharing(service, error);
     if (r < 0)
         return r;
     *ret_key = "capture";
@@ -153,6 +194,9 @@ int config_service_check(const struct config_service *service, const struct conf
         return r;
     *ret_key = "ready.probe";
     r = check_probe(service, error);
+    if (r < 0)
+        return r;
+    r = check_asking(service, ret_key, error);
     if (r < 0)
         return r;
     *ret_key = "listen";

@@ -49,6 +49,27 @@ void check_listener(const struct listener_spec *spec)
     MUST(listener_spec_same_address(spec, spec));
 }
 
+static void check_upgrade(const struct config_service *service)
+{
+    MUST((unsigned)service->preset < PRESET_COUNT && (unsigned)service->check_memory < CONFIG_MEMORY_COUNT);
+    MUST(!service->check || *service->check[0]);
+    MUST(service->check_timeout_ms > 0 && service->smoke_timeout_ms > 0 && service->observe_ms >= 0);
+    MUST(service->observe_crashes >= 1 && service->health_failures >= 1 && service->health_interval_ms >= 10);
+    MUST(service->drain_max_draining >= 1 && service->drain_max_draining <= 16);
+    MUST(service->watchdog_ms == 0 || service->watchdog_ms >= 10);
+    MUST(service->canary_count <= 16 && service->step_count <= 64);
+    for (size_t i = 0; i < service->canary_count; i++) {
+        const struct config_stage *stage = &service->canary[i];
+        MUST(stage->percent_100 >= 1 && stage->percent_100 <= 9999 && stage->share > 0 && stage->ms > 0);
+        MUST(i == 0 || stage->share > stage[-1].share);
+    }
+    for (size_t i = 0; i < service->step_count; i++) {
+        const struct config_step *step = &service->steps[i];
+        MUST(step->phase < PHASE_COUNT && step->timeout_ms > 0 && step->name);
+        MUST(step->run && *step->run[0] && (!step->undo || *step->undo[0]));
+    }
+}
+
 static void check_service(const struct config *config, const struct config_service *service)
 {
     MUST(value_check_name(service->name, NULL) == 0);
@@ -65,6 +86,7 @@ static void check_service(const struct config *config, const struct config_servi
     MUST(service->stop_signal > 0 && service->drain_signal >= 0);
     MUST(service->backoff_initial_ms > 0 && service->backoff_initial_ms <= service->backoff_max_ms);
     MUST((unsigned)service->restart < RESTART_COUNT && (unsigned)service->activation < ACTIVATION_COUNT);
+    check_upgrade(service);
     for (size_t i = 0; service->env && service->env[i]; i++)
         MUST(value_check_env(service->env[i], NULL) == 0);
     for (size_t i = 0; i < service->listener_count; i++) {

@@ -233,8 +233,10 @@ static void long_flags_may_be_abbreviated_if_clear(void **state)
     assert_int_equal(config->services[0].workers, 2);
     assert_int_equal(config->services[0].drain_timeout_ms, 1000);
     config_unref(config);
-    REFUSE("option --drain is ambiguous: --drain-signal, --drain-timeout, --drain-quiet, "
-           "--drain-idle-grace, --drain-keepalive, --drain-on-timeout",
+    REFUSE(
+        "option --drain is ambiguous: --drain-signal, --drain-timeout, --drain-quiet, "
+        "--drain-idle-grace, --drain-keepalive, --drain-on-timeout, --drain-max-draining, --drain-max-age, "
+        "--drain-max-memory",
         "--drain", "1s", "server");
     REFUSE("option --backoff is ambiguous: --backoff-initial, --backoff-max, --backoff-reset", "--backoff=1s",
         "server");

@@ -90,7 +90,8 @@ static void flags_fail_cleanly_without_memory(void **state)
     char *const argv[] = {"--name", "web", "--admin", "/a", "--pid-file", "/p", "-l",
         "a=tcp:[::1]:80,device=eth0", "-l", "unix:/x,owner=a:b", "--user", "u", "--group", "g", "--cwd", "/",
         "--env", "A=b", "--env", "C=d", "--rlimit", "core=0", "--rlimit", "nofile=1", "--capabilities",
-        "chown,kill", "server", "-x", NULL};
+        "chown,kill", "--check", "a b", "--smoke", "run:c d", "--smoke", "run:e", "--canary", "5% 1s, 9% 1s",
+        "--health-probe", "http:/h", "--preset", "development", "server", "-x", NULL};
     fail_each_allocation((int)(sizeof argv / sizeof *argv) - 1, argv, NULL);
 }
 
@@ -101,7 +102,9 @@ static void a_file_fails_cleanly_without_memory(void **state)
         "admin: /a\n"
         "services:\n"
         "  web: {command: [server, -x], listen: [a=tcp:80, 'unix:/x'], env: {A: b}, rlimits: {core: 0},\n"
-        "    capabilities: [chown], user: u}\n"
+        "    capabilities: [chown], user: u, check: [a, b], smoke: ['run:c'], canary: [5% 1s, 9% 1s],\n"
+        "    health: {probe: tcp}, preset: production,\n"
+        "    steps: [{before: switch, run: x y, undo: [u, v]}, {after: retire, run: [w]}]}\n"
         "  back: {command: 'server -y', env: [A=b]}\n");
 }
 
