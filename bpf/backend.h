@@ -25,6 +25,7 @@ struct tracker_backend {
         const void *state, unsigned slot); /* nothing counts there any more: it can be taken again */
     void (*drain)(void *state, unsigned slot);
     void (*count)(const void *state, unsigned slot, struct tracker_numbers *ret_numbers);
+    void (*cut)(void *state, unsigned slot, enum tracker_end end, struct tracker_cut *ret);
     int (*look)(void *state, struct error *error);
     void (*seen)(const void *state, unsigned slot, struct tracker_look *ret_look);
     int (*event_fd)(const void *state);

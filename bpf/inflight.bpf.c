@@ -47,6 +47,14 @@ struct {
     __uint(map_flags, BPF_F_MMAPABLE);
     __uint(max_entries, INFLIGHT_SLOTS);
     __type(key, __u32);
+    __type(value, struct inflight_cut);
+} cuts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, INFLIGHT_SLOTS);
+    __type(key, __u32);
     __type(value, struct inflight_look);
 } looks SEC(".maps");
 
@@ -158,7 +166,91 @@ static __always_inline struct inflight_slot *move(
     return 0;
 }
 
-static __always_inline void close_connection(struct inflight_connection *connection)
+/* A FIN takes a sequence number of its own, which is no byte to read. */
+static __always_inline bool has_unread(const struct tcp_sock *tcp, int state)
+{
+    __u32 unread = tcp->rcv_nxt - tcp->copied_seq;
+    if (unread && (state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING))
+        unread--;
+    return unread != 0;
+}
+
+/* A process that exits closes what it holds itself; what io_uring held is closed for it by a thread of the
+ * kernel. */
+static __always_inline enum inflight_ender current_ender(void)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    bool exits = task->flags & PF_EXITING;
+    if ((exits && task->exit_code) || task->flags & PF_KTHREAD)
+        return INFLIGHT_FAILED;
+    return exits ? INFLIGHT_QUIT : INFLIGHT_CLOSED_BY_IT;
+}
+
+/* Of those that come at the same time after a pause one begins anew; what it takes away is what it has seen
+ * before that. */
+static __always_inline void begin_burst(struct inflight_ended *ended)
+{
+    __u64 now = bpf_ktime_get_ns(), last = *(volatile __u64 *)&ended->last_ns;
+    if ((__s64)(now - last) <= INFLIGHT_BURST_NS) {
+        ended->last_ns = now;
+        return;
+    }
+    __u32 cut = *(volatile __u32 *)&ended->cut, silent = *(volatile __u32 *)&ended->silent;
+    if (__sync_val_compare_and_swap(&ended->last_ns, last, now) != last)
+        return;
+    __sync_fetch_and_sub(&ended->cut, cut);
+    __sync_fetch_and_sub(&ended->silent, silent);
+}
+
+static __always_inline void count_cut(__u32 slot, bool silent, bool stream)
+{
+    struct inflight_cut *cut = bpf_map_lookup_elem(&cuts, &slot);
+    if (!cut)
+        return;
+    enum inflight_ender ender = current_ender();
+    /* That is how a stream ends, and one that has a process of its own by its exit. */
+    if (stream && ender == INFLIGHT_CLOSED_BY_IT)
+        return;
+    struct inflight_ended *ended = ender == INFLIGHT_FAILED            ? &cut->ended[INFLIGHT_FAILED]
+                                   : ender == INFLIGHT_QUIT && !stream ? &cut->ended[INFLIGHT_QUIT]
+                                                                       : &cut->ended[INFLIGHT_CLOSED_BY_IT];
+    begin_burst(ended);
+    __sync_fetch_and_add(silent ? &ended->silent : &ended->cut, 1);
+}
+
+enum owed { OWES_NOTHING, OWES_ANSWER, IS_SILENT };
+
+/* On a connection of TCP that is in this state of ours and that one of the kernel's. What was in the queue of
+ * one that is being closed is counted as not read still (__tcp_close()). */
+static __always_inline enum owed owed_on(
+    const struct inflight_connection *connection, struct sock *sk, __u32 state, int tcp_state)
+{
+    if (state == INFLIGHT_CLOSED)
+        return OWES_NOTHING;
+    if (state == INFLIGHT_BUSY || (state == INFLIGHT_OPEN && connection->protocol != INFLIGHT_HTTP1))
+        return OWES_ANSWER;
+    struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+    if (tcp && has_unread(tcp, tcp_state))
+        return OWES_ANSWER;
+    /* Of one that the client has ended without a word, none will come. */
+    return state == INFLIGHT_OPEN && tcp_state == TCP_ESTABLISHED ? IS_SILENT : OWES_NOTHING;
+}
+
+/* The server ends a connection. Its socket is locked; `was`: its word. */
+static __always_inline void look_at_end(
+    const struct inflight_connection *connection, struct sock *sk, __u64 was, int from)
+{
+    if (connection->is_unix)
+        return;
+    enum owed owed = owed_on(connection, sk, INFLIGHT_WORD_STATE(was), from);
+    if (owed == OWES_NOTHING)
+        return;
+    __u32 slot = INFLIGHT_WORD_SLOT(was);
+    count_cut(slot ? slot : current_slot(), owed == IS_SILENT, connection->protocol == INFLIGHT_STREAM);
+}
+
+static __always_inline void close_connection(
+    struct inflight_connection *connection, struct sock *sk, int from)
 {
     for (int i = 0; i < ATTEMPTS; i++) {
         __u64 old = *(volatile __u64 *)&connection->word;
@@ -168,6 +260,11 @@ static __always_inline void close_connection(struct inflight_connection *connect
         if (__sync_val_compare_and_swap(&connection->word, old, INFLIGHT_WORD(slot, 0, INFLIGHT_CLOSED)) !=
             old)
             continue;
+        /* close(2) and shutdown(2) say so first; a reset that comes, a timeout of the network and the end of
+         * a queue in which a connection was not accepted don't. Who finds no connection any more is to find
+         * what was cut. */
+        if (sk->sk_shutdown & SEND_SHUTDOWN)
+            look_at_end(connection, sk, old, from);
         struct inflight_slot *counts = slot ? slot_of(slot) : 0;
         if (!counts)
             return;
@@ -188,7 +285,7 @@ static __always_inline int change_state(struct sock *sk, int from, int to)
         return 0;
     struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
     if (connection)
-        close_connection(connection);
+        close_connection(connection, sk, from);
     return 0;
 }
 
@@ -295,9 +392,11 @@ static __always_inline bool is_unlisted(const struct inflight_connection *connec
 }
 
 static __always_inline void look_at_connection(
-    struct inflight_connection *connection, int state, bool busy, bool unread, bool unsent)
+    struct inflight_connection *connection, struct sock *sk, bool busy, bool unread, bool unsent)
 {
-    __u32 slot = INFLIGHT_WORD_SLOT(connection->word);
+    __u64 word = connection->word;
+    __u32 slot = INFLIGHT_WORD_SLOT(word);
+    int state = sk->__sk_common.skc_state;
     struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
     if (!seen)
         return;
@@ -307,6 +406,12 @@ static __always_inline void look_at_connection(
     seen->unlisted += is_unlisted(connection, state);
     seen->untold += state == TCP_ESTABLISHED && connection->enlistment == INFLIGHT_ENLISTED &&
                     !(connection->farewell & INFLIGHT_TOLD);
+    if (!connection->is_unix) {
+        enum owed owed = owed_on(connection, sk, INFLIGHT_WORD_STATE(word), state);
+        seen->open += INFLIGHT_WORD_STATE(word) != INFLIGHT_CLOSED;
+        seen->owed += owed == OWES_ANSWER;
+        seen->silent += owed == IS_SILENT;
+    }
     if (!busy)
         return;
     seen->busy++;
@@ -315,15 +420,13 @@ static __always_inline void look_at_connection(
         seen->oldest_busy_ticks = ticks;
 }
 
-/* A FIN takes a sequence number of its own, which is no byte to read or send. */
+/* … nor one to send. */
 static __always_inline void look_at_tcp(struct tcp_sock *tcp, int state, bool *ret_unread, bool *ret_unsent)
 {
-    __u32 unread = tcp->rcv_nxt - tcp->copied_seq, unsent = tcp->write_seq - tcp->snd_una;
-    if (unread && (state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING))
-        unread--;
+    __u32 unsent = tcp->write_seq - tcp->snd_una;
     if (unsent && (state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK || state == TCP_CLOSING))
         unsent--;
-    *ret_unread = unread != 0;
+    *ret_unread = has_unread(tcp, state);
     *ret_unsent = unsent != 0;
 }
 
@@ -380,14 +483,15 @@ int look(struct bpf_iter__bpf_sk_storage_map *ctx)
         if (tcp)
             look_at_tcp(tcp, state, &unread, &unsent);
     }
-    look_at_connection(connection, state, busy, unread, unsent);
+    look_at_connection(connection, sk, busy, unread, unsent);
     return 0;
 }
 
 /* Linux 5.11 (bpf_sock_from_file). No tracepoint tells who accepts a connection, and until something is read
  * or written it belongs to nobody. Where a look finds such connections while a worker drains, this goes
  * through the descriptors of all workers' processes and gives each connection to its holder: a server that
- * speaks first owes it its word. */
+ * speaks first owes it its word. And where a worker has ended that had several processes it says whether
+ * others of them live on. */
 SEC("iter/task_file")
 int claim(struct bpf_iter__task_file *ctx)
 {
@@ -401,8 +505,27 @@ int claim(struct bpf_iter__task_file *ctx)
     if (!sk || sk->__sk_common.skc_state == TCP_LISTEN || sk->__sk_common.skc_state == TCP_CLOSE)
         return 0;
     struct inflight_connection *connection = bpf_sk_storage_get(&connections, sk, 0, 0);
-    if (!connection || connection->is_unix || INFLIGHT_WORD_SLOT(connection->word))
+    if (!connection || connection->is_unix)
+        return 0;
+    /* A process that was sent SIGKILL has this at once, and answers nothing any more. */
+    struct inflight_look *seen = bpf_map_lookup_elem(&looks, &slot);
+    if (seen && !(task->signal->flags & SIGNAL_GROUP_EXIT))
+        seen->alive++;
+    if (INFLIGHT_WORD_SLOT(connection->word))
         return 0;
     move(connection, slot, connection->protocol == INFLIGHT_HTTP1 ? INFLIGHT_OPEN : INFLIGHT_BUSY, false);
+    return 0;
+}
+
+/* Linux 5.8. The tasks of each worker that may still hold or close something: what they are called once they
+ * have ended (exit_notify()) comes after that. */
+SEC("iter/task")
+int remain(struct bpf_iter__task *ctx)
+{
+    struct task_struct *task = ctx->task;
+    __u32 slot = task ? slot_of_task(task) : 0;
+    struct inflight_look *seen = slot ? bpf_map_lookup_elem(&looks, &slot) : 0;
+    if (seen && !task->exit_state)
+        seen->tasks++;
     return 0;
 }

@@ -28,11 +28,13 @@ enum kept {
     KEPT_UNIX_LISTENERS,
     KEPT_TASKS,
     KEPT_SLOTS,
+    KEPT_CUTS,
     KEPT_LOOKS,
     KEPT_PENDINGS,
     KEPT_EVENTS,
     KEPT_LOOK, /* the iterators' links */
     KEPT_CLAIM,
+    KEPT_REMAIN,
     KEPT_STATE_CHANGED,
     KEPT_STATE_CHANGED_AGAIN,
     KEPT_BYTES_READ,
@@ -42,9 +44,13 @@ enum kept {
     KEPT_COUNT = KEPT_PROGRAM_FIRST + 3
 };
 
+/* How long what was cut is looked for, while processes of the worker end. */
+#define CUT_PATIENCE_NS 20000000
+
 struct inflight {
     int fds[KEPT_COUNT];
     struct inflight_slot *slots;
+    struct inflight_cut *cuts;
     struct inflight_look *looks;
     struct inflight_pending *pendings;
     struct ring_buffer *ring;
@@ -115,11 +121,13 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         {KEPT_UNIX_LISTENERS, bpf_map__fd(skeleton->maps.unix_listeners)},
         {KEPT_TASKS, bpf_map__fd(skeleton->maps.tasks)},
         {KEPT_SLOTS, bpf_map__fd(skeleton->maps.slots)},
+        {KEPT_CUTS, bpf_map__fd(skeleton->maps.cuts)},
         {KEPT_LOOKS, bpf_map__fd(skeleton->maps.looks)},
         {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
         {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
         {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
+        {KEPT_REMAIN, bpf_link__fd(skeleton->links.remain)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
         {KEPT_STATE_CHANGED_AGAIN, bpf_link__fd(skeleton->links.state_changed_again)},
         {KEPT_BYTES_READ, bpf_link__fd(skeleton->links.bytes_read)},
@@ -151,10 +159,11 @@ static int on_event(void *ctx, void *data, size_t size)
 static int map_all(struct inflight *inflight, struct error *error)
 {
     inflight->slots = loading_map_array(inflight->fds[KEPT_SLOTS], INFLIGHT_SLOTS * sizeof *inflight->slots);
+    inflight->cuts = loading_map_array(inflight->fds[KEPT_CUTS], INFLIGHT_SLOTS * sizeof *inflight->cuts);
     inflight->looks = loading_map_array(inflight->fds[KEPT_LOOKS], INFLIGHT_SLOTS * sizeof *inflight->looks);
     inflight->pendings =
         loading_map_array(inflight->fds[KEPT_PENDINGS], INFLIGHT_TAGS * sizeof *inflight->pendings);
-    if (!inflight->slots || !inflight->looks || !inflight->pendings)
+    if (!inflight->slots || !inflight->cuts || !inflight->looks || !inflight->pendings)
         return refused(errno, "cannot map the counters", error);
     inflight->ring = ring_buffer__new(inflight->fds[KEPT_EVENTS], on_event, inflight, NULL);
     return inflight->ring ? 0 : refused(errno, "cannot map the events", error);
@@ -166,6 +175,8 @@ static void ebpf_close(void *state)
     ring_buffer__free(inflight->ring);
     if (inflight->slots)
         munmap(inflight->slots, INFLIGHT_SLOTS * sizeof *inflight->slots);
+    if (inflight->cuts)
+        munmap(inflight->cuts, INFLIGHT_SLOTS * sizeof *inflight->cuts);
     if (inflight->looks)
         munmap(inflight->looks, INFLIGHT_SLOTS * sizeof *inflight->looks);
     if (inflight->pendings)
@@ -332,6 +343,7 @@ static int ebpf_begin(void *state, unsigned slot, int pidfd, pid_t pid, struct e
 {
     struct inflight *inflight = state;
     inflight->slots[slot] = (struct inflight_slot){.connections = 0};
+    inflight->cuts[slot] = (struct inflight_cut){.ended = {{.cut = 0}}};
     inflight->missed = inflight->missed_before[slot] = count_missed(inflight);
     __u32 mark = slot;
     if (bpf_map_update_elem(inflight->fds[KEPT_TASKS], &pidfd, &mark, BPF_ANY) < 0)
@@ -410,6 +422,82 @@ static int ebpf_look(void *state, struct error *error)
     return r < 0 ? r : look_once(inflight, error);
 }
 
+static bool is_recent(const __u64 *last_ns)
+{
+    uint64_t last = __atomic_load_n(last_ns, __ATOMIC_RELAXED);
+    return last && now_ns() - (int64_t)last <= INFLIGHT_BURST_NS;
+}
+
+/* What has been cut of a worker until now. */
+struct so_far {
+    int64_t connections; /* that are still open */
+    uint64_t requests;
+    uint64_t silent;
+};
+
+static struct so_far cut_so_far(const struct inflight *inflight, unsigned slot, enum tracker_end end)
+{
+    struct so_far so_far = {
+        .connections = __atomic_load_n(&inflight->slots[slot].connections, __ATOMIC_SEQ_CST)};
+    for (int i = 0; i < INFLIGHT_ENDER_COUNT; i++) {
+        const struct inflight_ended *ended = &inflight->cuts[slot].ended[i];
+        bool part = i != INFLIGHT_CLOSED_BY_IT || end == TRACKER_END_BY_ITSELF;
+        if (!part || (end != TRACKER_END_LONG_AGO && !is_recent(&ended->last_ns)))
+            continue;
+        so_far.requests += __atomic_load_n(&ended->cut, __ATOMIC_SEQ_CST);
+        so_far.silent += __atomic_load_n(&ended->silent, __ATOMIC_SEQ_CST);
+    }
+    return so_far;
+}
+
+/* Its connections are held by processes that go on living: they may answer. */
+static bool lives_on(struct inflight *inflight, unsigned slot)
+{
+    inflight->looks[slot].alive = 0;
+    return iterator_run(inflight->fds[KEPT_CLAIM], "cannot look at the connections", NULL) < 0 ||
+           inflight->looks[slot].alive;
+}
+
+/* Tasks of it are there that may be about to close something. */
+static bool remains(struct inflight *inflight, unsigned slot)
+{
+    inflight->looks[slot].tasks = 0;
+    return iterator_run(inflight->fds[KEPT_REMAIN], "cannot look at the tasks", NULL) < 0 ||
+           inflight->looks[slot].tasks;
+}
+
+/* What its other processes hold, which end at this moment, is looked at; again if something has ended
+ * meanwhile, or is just ending: found closed, and not counted as that. */
+static void ebpf_cut(void *state, unsigned slot, enum tracker_end end, struct tracker_cut *ret)
+{
+    struct inflight *inflight = state;
+    const struct inflight_look *look = &inflight->looks[slot];
+    int64_t until_ns = now_ns() + CUT_PATIENCE_NS;
+    struct tracker_numbers numbers = {.known = false};
+    struct so_far so_far;
+    bool still;
+    do {
+        /* What nobody has read or written yet has no owner until it is claimed, and on its way from a
+         * process's descriptors to its end it can't be. */
+        bool remaining = remains(inflight, slot);
+        so_far = cut_so_far(inflight, slot, end);
+        if (ebpf_look(state, NULL) < 0)
+            return;
+        struct so_far after = cut_so_far(inflight, slot, end);
+        still = so_far.connections == after.connections && so_far.requests == after.requests &&
+                so_far.silent == after.silent && so_far.connections == (int64_t)look->open &&
+                !(remaining && has_unclaimed(inflight));
+    } while (!still && now_ns() < until_ns);
+    ebpf_count(state, slot, &numbers);
+    /* One that nobody had read or written yet, and that the kernel closed for a process with io_uring: whose?
+     */
+    bool whose = is_recent(&inflight->cuts[0].ended[INFLIGHT_FAILED].last_ns);
+    uint64_t owed = look->owed, silent = look->silent;
+    ret->known = numbers.known && still && !whose && (!so_far.connections || !lives_on(inflight, slot));
+    ret->requests = so_far.requests + owed;
+    ret->silent = so_far.silent + silent;
+}
+
 static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret)
 {
     const struct inflight *inflight = state;
@@ -456,6 +544,7 @@ const struct tracker_backend tracker_backend_ebpf = {.name = "ebpf",
     .is_quiet = ebpf_is_quiet,
     .drain = ebpf_drain,
     .count = ebpf_count,
+    .cut = ebpf_cut,
     .look = ebpf_look,
     .seen = ebpf_seen,
     .event_fd = ebpf_event_fd,

@@ -93,6 +93,30 @@ struct inflight_slot {
 };
 _Static_assert(sizeof(struct inflight_slot) == 64, "a cache line");
 
+/* Who ended a connection. */
+enum inflight_ender {
+    INFLIGHT_FAILED,       /* the exit of a process that failed */
+    INFLIGHT_QUIT,         /* the exit of one with status 0 */
+    INFLIGHT_CLOSED_BY_IT, /* a running one */
+    INFLIGHT_ENDER_COUNT
+};
+
+/* Connections that a worker has ended, each within INFLIGHT_BURST_NS of the one before: one that comes later
+ * begins anew, since only the last of them were a part of the worker's own end. */
+struct inflight_ended {
+    __u32 cut;     /* while an answer was owed on them */
+    __u32 silent;  /* which were accepted, and on which nothing had come yet */
+    __u64 last_ns; /* CLOCK_MONOTONIC; 0: there was none */
+};
+
+/* One a worker, apart from what is counted for each request: written only when something is cut. */
+struct inflight_cut {
+    struct inflight_ended ended[INFLIGHT_ENDER_COUNT];
+    __u64 pad[2];
+};
+_Static_assert(sizeof(struct inflight_cut) == 64, "a cache line");
+#define INFLIGHT_BURST_NS 1000000000LL
+
 /* What a look (iter/bpf_sk_storage_map) finds of one worker's connections; added up in the kernel, so that it
  * costs user space nothing however many there are. Set to zero before each look. */
 struct inflight_look {
@@ -103,9 +127,13 @@ struct inflight_look {
     __u64 oldest_busy_ticks; /* for how long the oldest busy one is, in jiffies */
     __u64 unlisted;          /* connections that the farewell could enlist, and hasn't */
     __u64 untold;            /* … and those that it has, with no answer yet that said close */
-    __u64 pad;
+    __u64 open;              /* connections of TCP that have not been closed: what is counted, too */
+    __u64 owed;              /* … that would be cut if they ended now */
+    __u64 silent;            /* … and those of the others on which nothing has come yet */
+    __u64 alive;             /* how often its connections are held by processes that don't end (claim) */
+    __u64 tasks;             /* of it that have not closed everything yet (remain) */
 };
-_Static_assert(sizeof(struct inflight_look) == 64, "shared with the kernel");
+_Static_assert(sizeof(struct inflight_look) == 96, "shared with the kernel");
 
 /* The same of what no worker owns yet, by listener. */
 struct inflight_pending {

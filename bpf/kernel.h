@@ -16,6 +16,11 @@
 
 #define SEND_SHUTDOWN 2
 
+/* include/linux/sched.h, include/linux/sched/signal.h */
+#define PF_EXITING 0x00000004
+#define PF_KTHREAD 0x00200000
+#define SIGNAL_GROUP_EXIT 0x00000004
+
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 
@@ -98,9 +103,17 @@ struct pid {
     struct upid numbers[1];
 };
 
+struct signal_struct {
+    unsigned int flags;
+};
+
 struct task_struct {
+    unsigned int flags;
+    int exit_state;
+    int exit_code;
     struct task_struct *group_leader;
     struct pid *thread_pid;
+    struct signal_struct *signal;
 };
 
 struct seq_file;
@@ -125,6 +138,11 @@ struct bpf_iter__sockmap {
     struct bpf_map *map;
     void *key;
     struct sock *sk;
+};
+
+struct bpf_iter__task {
+    struct bpf_iter_meta *meta;
+    struct task_struct *task;
 };
 
 struct bpf_iter__task_file {

@@ -192,6 +192,13 @@ void tracker_count(const struct tracker *tracker, unsigned slot, struct tracker_
         tracker->backend->count(tracker->state, slot, ret_numbers);
 }
 
+void tracker_cut(struct tracker *tracker, unsigned slot, enum tracker_end end, struct tracker_cut *ret_cut)
+{
+    *ret_cut = (struct tracker_cut){.known = false};
+    if (is_slot(slot) && tracker->backend->cut)
+        tracker->backend->cut(tracker->state, slot, end, ret_cut);
+}
+
 /* Some worker's counts are lost. */
 static bool needs_twin(const struct tracker *tracker)
 {

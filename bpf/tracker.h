@@ -50,6 +50,21 @@ struct tracker_numbers {
     int64_t last_write_us_ago; /* -1: there was none */
 };
 
+/* How a worker has ended. */
+enum tracker_end {
+    TRACKER_END_BY_SIGNAL,
+    TRACKER_END_BY_ITSELF, /* so what it closed within the last second was a part of its end, too */
+    TRACKER_END_LONG_AGO,  /* by a signal; maybe more than a second ago */
+};
+
+/* What was cut as a worker ended: connections that it closed (none that a client had reset before), each
+ * counted once, however many requests were in its pipeline. */
+struct tracker_cut {
+    bool known;        /* false: none of the others is */
+    uint64_t requests; /* on which a request was read and not answered, or had come and was not read */
+    uint64_t silent;   /* that it had accepted, and on which nothing had come yet */
+};
+
 /* What a look found of one worker. */
 struct tracker_look {
     bool known;                /* false: it can't be told whether the worker has anything in flight */
@@ -112,6 +127,11 @@ void tracker_drain(struct tracker *tracker, unsigned slot);
 
 /* The numbers now. Costs no system call. */
 void tracker_count(const struct tracker *tracker, unsigned slot, struct tracker_numbers *ret_numbers);
+
+/* What was cut as it ended: to be called when its process has exited, before tracker_end(). That is what its
+ * processes held that ended within the last second. Not known where others of them hold connections, and were
+ * not sent SIGKILL. A look, or a few within 20 ms. */
+void tracker_cut(struct tracker *tracker, unsigned slot, enum tracker_end end, struct tracker_cut *ret_cut);
 
 /* Looks at every connection of all workers once; tracker_seen() gives what was found of one. 0 or -errno:
  * then nothing is known of any. */

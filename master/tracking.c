@@ -295,8 +295,8 @@ static void add_own(const struct worker *worker, struct tracker_look *look)
                               ->rows[endpoint->row]
                               .flows;
         if (endpoint && !endpoint->shared && worker->accepts && generation->service->master->waiting)
-            look->unread +=
-                endpoint_waiting_for(endpoint, worker->index, generation->service->master->waiting);
+            look->unread += endpoint_waiting_for(
+                endpoint, worker->index, worker->id, generation->service->master->waiting);
     }
 }
 
@@ -329,6 +329,15 @@ void tracking_count(
     ret_numbers->known = found.known;
     ret_numbers->connections = found.connections;
     ret_numbers->in_flight = found.busy;
+}
+
+void tracking_cut(
+    struct tracking *tracking, const struct worker *worker, enum tracker_end end, struct tracker_cut *ret_cut)
+{
+    *ret_cut = (struct tracker_cut){.known = false};
+    if (!tracking || !tracking->tracker || !worker->slot || !worker->tracked || !worker->counted)
+        return;
+    tracker_cut(tracking->tracker, worker->slot, end, ret_cut);
 }
 
 void tracking_look(struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)

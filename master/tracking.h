@@ -62,6 +62,11 @@ void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch
 void tracking_count(
     struct tracking *tracking, const struct worker *worker, struct tracker_numbers *ret_numbers);
 
+/* What was cut as it ended, once its process has exited and before tracking_remove_worker(). Not known where
+ * it serves an address whose connections' ends are not (Unix sockets, datagrams), too. */
+void tracking_cut(struct tracking *tracking, const struct worker *worker, enum tracker_end end,
+    struct tracker_cut *ret_cut);
+
 /* What would be cut if it ended now, in words, after a look of its own: "3 requests in flight, the oldest
  * for 31.0 s". Empty where nothing is; "not known" where that is so. */
 void tracking_describe(struct tracking *tracking, const struct worker *worker, char *text, size_t size);
