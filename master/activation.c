@@ -12,7 +12,8 @@ static const char *const reserved[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAM
     "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID", "MANAGERPID", "FDSTORE",
     "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION", "EINHORN_FD_COUNT", "EINHORN_MASTER_PID",
     "EINHORN_SOCK_PATH", "GAPLESS_FD", "GAPLESS_SERVICE", "GAPLESS_GENERATION", "GAPLESS_WORKER",
-    "GAPLESS_ADMIN"};
+    "GAPLESS_ADMIN", "GAPLESS_OLD_GENERATION", "GAPLESS_NEW_GENERATION", "GAPLESS_PHASE", "GAPLESS_WHEN",
+    "GAPLESS_REASON", "GAPLESS_ADDRESS"};
 
 struct text {
     char *bytes;
@@ -171,6 +172,13 @@ static void set_number(struct strv *envp, const char *name, int64_t number)
     strv_set(envp, name, text);
 }
 
+/* An entry with room for the child's pid. */
+static char *add_pid(struct strv *envp, const char *name)
+{
+    char *entry = strv_add(envp, "%s=%*s", name, ACTIVATION_PID_ROOM - 1, "");
+    return entry ? strchr(entry, '=') + 1 : NULL;
+}
+
 static void set_systemd(const struct activation_request *request, struct activation *activation)
 {
     struct strv *envp = &activation->envp;
@@ -188,8 +196,7 @@ static void set_systemd(const struct activation_request *request, struct activat
             fputc(*p == ':' ? '_' : *p, names.stream);
     }
     strv_take(envp, text_close(&names));
-    char *entry = strv_add(envp, "LISTEN_PID=%*s", ACTIVATION_PID_ROOM - 1, "");
-    activation->listen_pid = entry ? entry + strlen("LISTEN_PID=") : NULL;
+    activation->listen_pid = add_pid(envp, "LISTEN_PID");
 }
 
 static void set_server_starter(const struct activation_request *request, struct activation *activation)
@@ -239,14 +246,19 @@ static int set_configured(
     return 0;
 }
 
+static void inherit_environment(struct strv *envp, char *const *environment)
+{
+    for (char *const *item = environment; item && *item; item++)
+        strv_add(envp, "%s", *item);
+    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
+        strv_unset(envp, reserved[i]);
+}
+
 static int prepare_environment(
     const struct activation_request *request, struct activation *activation, struct error *error)
 {
     struct strv *envp = &activation->envp;
-    for (char *const *item = request->environment; item && *item; item++)
-        strv_add(envp, "%s", *item);
-    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
-        strv_unset(envp, reserved[i]);
+    inherit_environment(envp, request->environment);
     int r = set_configured(request, activation, error);
     if (r < 0)
         return r;
@@ -256,6 +268,10 @@ static int prepare_environment(
     }
     if (request->service->activation == ACTIVATION_EINHORN)
         set_einhorn(request, activation);
+    if (request->service->watchdog_ms > 0) {
+        set_number(envp, "WATCHDOG_USEC", request->service->watchdog_ms * 1000);
+        activation->watchdog_pid = add_pid(envp, "WATCHDOG_PID");
+    }
     strv_set(envp, "NOTIFY_SOCKET", request->notify_address);
     set_number(envp, "GAPLESS_FD", activation->control_fd);
     strv_set(envp, "GAPLESS_SERVICE", request->service->name);
@@ -304,4 +320,35 @@ void activation_done(struct activation *activation)
     strv_done(&activation->envp);
     free(activation->inherited);
     *activation = (struct activation){.control_fd = -1};
+}
+
+/* NAME=VALUE in place of an earlier entry of that name. */
+static void set_assignment(struct strv *envp, const char *assignment)
+{
+    char *name = strndup(assignment, strcspn(assignment, "="));
+    if (name)
+        strv_unset(envp, name);
+    else
+        envp->failed = true;
+    free(name);
+    strv_add(envp, "%s", assignment);
+}
+
+int activation_environment(const struct config_service *service, char *const *environment, char *const *more,
+    struct strv *ret_envp, struct error *error)
+{
+    struct strv envp = {.items = NULL};
+    inherit_environment(&envp, environment);
+    for (char *const *item = service->env; item && *item; item++)
+        if (!next_placeholder(*item))
+            set_assignment(&envp, *item);
+    strv_set(&envp, "GAPLESS_SERVICE", service->name);
+    for (char *const *item = more; item && *item; item++)
+        set_assignment(&envp, *item);
+    if (strv_failed(&envp)) {
+        strv_done(&envp);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    *ret_envp = envp;
+    return 0;
 }

@@ -7,8 +7,11 @@
  *   SERVER_STARTER_PORT, SERVER_STARTER_GENERATION   start_server(1)
  *   EINHORN_FD_COUNT, EINHORN_FD_0…, EINHORN_MASTER_PID, EINHORN_SOCK_PATH   with `activation: einhorn`
  *   {fd:NAME}, {fds:SEPARATOR}   in arguments and in the values of `env`: the number of that listener; of
- * every listener, each followed by the separator NOTIFY_SOCKET                sd_notify(3) GAPLESS_FD the
- * control channel of a native worker GAPLESS_SERVICE, GAPLESS_GENERATION, GAPLESS_WORKER
+ *                                every listener, each followed by the separator
+ *   NOTIFY_SOCKET                sd_notify(3)
+ *   WATCHDOG_USEC, WATCHDOG_PID  sd_watchdog_enabled(3), with `watchdog`
+ *   GAPLESS_FD                   the control channel of a native worker
+ *   GAPLESS_SERVICE, GAPLESS_GENERATION, GAPLESS_WORKER
  *
  * The listeners are descriptors 3, 4, … in the order of the configuration, the control channel is the next
  * one. All conventions speak of the same descriptors.
@@ -47,9 +50,10 @@ struct activation {
     struct strv envp;
     unsigned *inherited; /* inherited[i]: index of the listener that becomes descriptor 3 + i */
     unsigned inherited_count;
-    int control_fd;   /* number of the control channel in the worker */
-    char *listen_pid; /* where the child writes its pid in decimal, ACTIVATION_PID_ROOM bytes; NULL: not
-                         wanted */
+    int control_fd; /* number of the control channel in the worker */
+    /* Where the child writes its pid in decimal, ACTIVATION_PID_ROOM bytes; NULL: not wanted. */
+    char *listen_pid;
+    char *watchdog_pid;
 };
 
 #define ACTIVATION_PID_ROOM 12
@@ -59,5 +63,11 @@ int activation_prepare(
     const struct activation_request *request, struct activation *ret_activation, struct error *error);
 
 void activation_done(struct activation *activation);
+
+/* The environment of a process of the service that isn't a worker: no descriptors are given to it and none of
+ * the conventions' variables, and an entry of `env` that names descriptors is left out. `more`: NAME=VALUE on
+ * top of it, NULL-terminated or NULL. ENOMEM. */
+int activation_environment(const struct config_service *service, char *const *environment, char *const *more,
+    struct strv *ret_envp, struct error *error);
 
 #endif

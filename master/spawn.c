@@ -2,25 +2,20 @@
 #include "master/spawn.h"
 
 #include "ipc/fd.h"
-#include "master/account.h"
 #include "master/activation.h"
+#include "master/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <linux/close_range.h>
-#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/capability.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,14 +26,6 @@ struct report {
     int exit_code;
     bool no_new_privs;
     struct error error;
-};
-
-/* Who the worker shall be. */
-struct identity {
-    bool change;
-    uid_t uid;
-    gid_t gid;
-    char user[256]; /* for initgroups(3); "" where the user has no name */
 };
 
 static __attribute__((noreturn)) void child_fail(int start_fd, int exit_code, const struct error *error)
@@ -81,17 +68,7 @@ static void be_captured(const struct capture_filter *filter, int start_fd)
     if (notify_fd < 0)
         report.outcome = SPAWN_UNCAPTURED;
     if (send_report(start_fd, &report, notify_fd) < 0)
-        _exit(SPAWN_EXIT_SETUP);
-}
-
-static void reset_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int s = 1; s < NSIG; s++)
-        sigaction(s, &action, NULL); /* fails for KILL, STOP and the C library's own */
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+        _exit(CHILD_EXIT_SETUP);
 }
 
 /* What the child uses until it executes: out of the way of what is placed. */
@@ -134,212 +111,24 @@ static int place_descriptors(
     return 0;
 }
 
-static int find_user(const char *name, struct identity *identity, struct error *error)
-{
-    errno = 0;
-    struct passwd *user = getpwnam(name);
-    unsigned id;
-    if (!user && account_number(name, &id) == 0) {
-        user = getpwuid(id);
-        if (!user) {
-            identity->uid = id;
-            identity->gid = id;
-            return 0;
-        }
-    }
-    if (!user)
-        return error_set(error, ENOENT, BLAME_USER, "there is no user %s", name);
-    identity->uid = user->pw_uid;
-    identity->gid = user->pw_gid;
-    snprintf(identity->user, sizeof identity->user, "%s", user->pw_name);
-    return 0;
-}
-
-static int find_group(const char *name, struct identity *identity, struct error *error)
-{
-    if (account_group(name, &identity->gid) < 0)
-        return error_set(error, ENOENT, BLAME_USER, "there is no group %s", name);
-    return 0;
-}
-
-static int find_identity(const struct config_service *service, struct identity *identity, struct error *error)
-{
-    *identity = (struct identity){.uid = geteuid(), .gid = getegid()};
-    int r = 0;
-    if (service->user)
-        r = find_user(service->user, identity, error);
-    if (r == 0 && service->group)
-        r = find_group(service->group, identity, error);
-    if (r < 0)
-        return r;
-    identity->change = service->user || service->group;
-    /* Asking for what it is already needs no privilege. */
-    if (identity->change && geteuid() != 0 && identity->uid == geteuid() && identity->gid == getegid())
-        identity->change = false;
-    return 0;
-}
-
-static int set_limits(const struct config_service *service, struct error *error)
-{
-    for (size_t i = 0; i < service->rlimit_count; i++)
-        if (setrlimit((__rlimit_resource_t)service->rlimits[i].resource, &service->rlimits[i].limit) < 0)
-            return error_errno(
-                error, errno, BLAME_USER, "cannot set resource limit %d", service->rlimits[i].resource);
-    if (service->nice_set && setpriority(PRIO_PROCESS, 0, service->nice) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot set nice to %d", service->nice);
-    if (service->umask != (mode_t)-1)
-        umask(service->umask);
-    return 0;
-}
-
-static bool is_kept(const struct config_service *service, cap_value_t capability)
-{
-    for (char *const *name = service->capabilities; *name; name++) {
-        char full[64];
-        snprintf(full, sizeof full, "%s%s", strncasecmp(*name, "cap_", 4) == 0 ? "" : "cap_", *name);
-        cap_value_t value;
-        if (cap_from_name(full, &value) == 0 && value == capability)
-            return true;
-    }
-    return false;
-}
-
-/* Nothing that is executed later may regain what isn't listed. Needs CAP_SETPCAP, so it comes before the user
- * changes. */
-static int bound_capabilities(const struct config_service *service, struct error *error)
-{
-    if (!service->capabilities)
-        return 0;
-    for (cap_value_t c = 0; c < cap_max_bits(); c++)
-        if (!is_kept(service, c) && cap_get_bound(c) == 1 && cap_drop_bound(c) < 0 && geteuid() == 0)
-            return error_errno(error, errno, BLAME_SYSTEM, "cannot drop capability %d", c);
-    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
-        return error_errno(error, errno, BLAME_SYSTEM, "cannot keep capabilities");
-    return 0;
-}
-
-/* Exactly the listed capabilities, ambient so that they live through execve(2) under a user that isn't root.
- */
-static int keep_capabilities(const struct config_service *service, struct error *error)
-{
-    if (!service->capabilities)
-        return 0;
-    cap_t set = cap_init();
-    if (!set)
-        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    int r = 0;
-    for (cap_value_t c = 0; c < cap_max_bits() && r == 0; c++) {
-        if (!is_kept(service, c))
-            continue;
-        if (cap_set_flag(set, CAP_PERMITTED, 1, &c, CAP_SET) < 0 ||
-            cap_set_flag(set, CAP_EFFECTIVE, 1, &c, CAP_SET) < 0 ||
-            cap_set_flag(set, CAP_INHERITABLE, 1, &c, CAP_SET) < 0)
-            r = error_errno(error, errno, BLAME_OURS, "cannot list capability %d", c);
-    }
-    if (r == 0 && cap_set_proc(set) < 0)
-        r = error_errno(
-            error, errno, BLAME_USER, "cannot keep the listed capabilities (the master lacks them)");
-    for (cap_value_t c = 0; c < cap_max_bits() && r == 0; c++)
-        if (is_kept(service, c) && cap_set_ambient(c, CAP_SET) < 0)
-            r = error_errno(error, errno, BLAME_USER, "cannot make capability %d ambient", c);
-    cap_free(set);
-    return r;
-}
-
-static int become(const struct identity *identity, struct error *error)
-{
-    if (!identity->change)
-        return 0;
-    if (identity->user[0] ? initgroups(identity->user, identity->gid) < 0 : setgroups(1, &identity->gid) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot set the groups of user %u", identity->uid);
-    if (setresgid(identity->gid, identity->gid, identity->gid) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot become group %u", identity->gid);
-    if (setresuid(identity->uid, identity->uid, identity->uid) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot become user %u", identity->uid);
-    return 0;
-}
-
-static int enter(const struct spawn_request *request, struct error *error)
-{
-    const char *cwd = request->service->cwd;
-    if (request->pin)
-        return pin_enter(request->pin, error);
-    if (cwd && chdir(cwd) < 0)
-        return error_errno(error, errno, BLAME_USER, "cannot enter the directory %s", cwd);
-    return 0;
-}
-
 static int set_up(const struct spawn_request *request, struct error *error)
 {
-    const struct config_service *service = request->service;
-    struct identity identity;
-    int r = find_identity(service, &identity, error);
-    if (r == 0)
-        r = set_limits(service, error);
-    if (r == 0)
-        r = bound_capabilities(service, error);
-    if (r == 0)
-        r = become(&identity, error);
-    if (r == 0)
-        r = keep_capabilities(service, error);
-    return r < 0 ? r : enter(request, error);
+    int r = child_become(request->service, error);
+    if (r < 0)
+        return r;
+    return request->pin ? pin_enter(request->pin, error) : child_enter(request->service, error);
 }
 
-/* execve(2) by PATH. Not execvp(3): that gives what is no program to the shell, which then reads it as a
- * script. Returns errno: what a file in an earlier directory gave counts more than that there is none in the
- * last. */
-static int execute_by_path(const struct spawn_request *request)
-{
-    const char *program = request->argv[0], *path = getenv("PATH");
-    if (strchr(program, '/')) {
-        execve(program, request->argv, request->envp);
-        return errno;
-    }
-    int code = ENOENT;
-    for (path = path ? path : PIN_DEFAULT_PATH; path; path = *path ? path + 1 : NULL) {
-        size_t length = strcspn(path, ":");
-        char file[PATH_MAX];
-        int n = snprintf(file, sizeof file, "%.*s%s%s", (int)length, path, length ? "/" : "./", program);
-        if (n > 0 && (size_t)n < sizeof file) {
-            execve(file, request->argv, request->envp);
-            if (errno != ENOENT && errno != ENOTDIR)
-                code = errno;
-        }
-        path += length;
-    }
-    return code;
-}
-
-/* The kernel says ENOENT for a missing interpreter as well, which sends people looking for a file that is
- * there. */
 static int execute(const struct spawn_request *request, struct error *error)
 {
     const char *program = request->argv[0];
-    environ = (char **)request->envp;
-    bool path = strchr(program, '/') != NULL;
     int code = EACCES;
     if (request->pin)
         code = pin_execute(request->pin, request->argv, request->envp);
     /* A directory of PATH that the master may search and the service's user may not is passed over. */
-    if (!request->pin || (code == EACCES && !path))
-        code = execute_by_path(request);
-    if (code == ENOENT && path && access(program, F_OK) == 0)
-        error_set(error, ENOEXEC, BLAME_USER,
-            "cannot execute %s: the interpreter that it names does not exist", program);
-    else if (code == ENOEXEC)
-        error_set(
-            error, code, BLAME_USER, "cannot execute %s: it is not a program (exec format error)", program);
-    else if (code == EACCES && path) {
-        struct stat st;
-        bool file = stat(program, &st) != 0 || S_ISREG(st.st_mode);
-        error_set(error, code, BLAME_USER, "cannot execute %s: %s", program,
-            file ? "permission denied (is it executable for that user?)" : "it is not a regular file");
-    } else if (code == ENOENT)
-        error_set(error, code, BLAME_USER, "cannot execute %s: no such %s", program,
-            path ? "file" : "command in PATH");
-    else
-        error_errno(error, code, BLAME_USER, "cannot execute %s", program);
-    return error->code == ENOENT ? SPAWN_EXIT_NOT_FOUND : SPAWN_EXIT_NOT_EXECUTABLE;
+    if (!request->pin || (code == EACCES && !strchr(program, '/')))
+        code = child_execute(request->argv, request->envp);
+    return child_not_executed(program, code, error);
 }
 
 static __attribute__((noreturn)) void child(struct spawn_request *request, int start_fd)
@@ -349,13 +138,15 @@ static __attribute__((noreturn)) void child(struct spawn_request *request, int s
     if (request->pin)
         pin = *request->pin; /* the child's own: its descriptors are moved */
     setpgid(0, 0);
-    reset_signals();
+    child_reset_signals();
     if (place_descriptors(request, &start_fd, &pin, &error) < 0)
-        child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
+        child_fail(start_fd, CHILD_EXIT_SETUP, &error);
     if (request->pin)
         request->pin = &pin;
     if (request->listen_pid)
         snprintf(request->listen_pid, ACTIVATION_PID_ROOM, "%d", getpid());
+    if (request->watchdog_pid)
+        snprintf(request->watchdog_pid, ACTIVATION_PID_ROOM, "%d", getpid());
     if (request->filter)
         be_captured(request->filter, start_fd);
     /* Yama lets nobody but ancestors look into an unprivileged process: the keeper is one, and the master is
@@ -368,9 +159,9 @@ static __attribute__((noreturn)) void child(struct spawn_request *request, int s
         n = recv(start_fd, &go, 1, 0);
     while (n < 0 && errno == EINTR);
     if (n != 1)
-        _exit(SPAWN_EXIT_SETUP); /* the master died before it released us */
+        _exit(CHILD_EXIT_SETUP); /* the master died before it released us */
     if (set_up(request, &error) < 0)
-        child_fail(start_fd, SPAWN_EXIT_SETUP, &error);
+        child_fail(start_fd, CHILD_EXIT_SETUP, &error);
     int exit_code = execute(request, &error);
     child_fail(start_fd, exit_code, &error);
 }
@@ -432,7 +223,7 @@ static ssize_t receive_report(int start_fd, struct report *ret_report, int *ret_
 enum spawn_outcome spawn_outcome(int start_fd, struct spawn_report *ret_report)
 {
     struct report report;
-    *ret_report = (struct spawn_report){.notify_fd = -1, .exit_code = SPAWN_EXIT_SETUP};
+    *ret_report = (struct spawn_report){.notify_fd = -1, .exit_code = CHILD_EXIT_SETUP};
     ssize_t n = receive_report(start_fd, &report, &ret_report->notify_fd);
     if (n < 0 && errno == EAGAIN)
         return SPAWN_NOT_KNOWN;

@@ -22,18 +22,13 @@
 
 #include <sys/types.h>
 
-/* Exit codes of a child that could not execute, as a shell's: found but not executable, or not found; or set
- * up. */
-#define SPAWN_EXIT_NOT_EXECUTABLE 126
-#define SPAWN_EXIT_NOT_FOUND 127
-#define SPAWN_EXIT_SETUP 1
-
 struct spawn_request {
     const struct config_service *service; /* user, group, cwd, umask, nice, rlimits, capabilities */
     char *const *argv;
     char *const *envp;
-    char *listen_pid; /* into envp: ACTIVATION_PID_ROOM bytes that get the child's pid; NULL: none */
-    const int *fds;   /* become 3, 4, … in the worker; lent */
+    char *listen_pid;   /* into envp: ACTIVATION_PID_ROOM bytes that get the child's pid; NULL: none */
+    char *watchdog_pid; /* the same */
+    const int *fds;     /* become 3, 4, … in the worker; lent */
     unsigned fd_count;
     const struct capture_filter *filter; /* NULL: it isn't captured */
     const struct pin *pin;               /* NULL: what argv[0] leads to is executed */
