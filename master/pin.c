@@ -170,7 +170,7 @@ static int add_file(struct pin *pin, const char *path, const struct pin_identity
         return -ENOMEM;
     pin->files = files;
     files[pin->file_count] =
-        (struct pin_file){.path = strdup(path), .identity = *identity, .looked = *identity};
+        (struct pin_file){.path = strdup(path), .identity = *identity, .known = {.looked = *identity}};
     if (!files[pin->file_count].path)
         return -ENOMEM;
     pin->file_count++;
@@ -182,7 +182,7 @@ static int add_files(struct pin *pin, const struct pin_request *request, struct 
     struct pin_identity executable = pin_identity_of(pin->fds[PIN_EXECUTABLE]);
     int r = add_file(pin, pin->run, &executable);
     if (r == 0)
-        pin->files[0].tried = pin->by_descriptor;
+        pin->files[0].known.tried = pin->by_descriptor; /* known by size and time alone */
     for (char *const *argument = request->command + 1; r == 0 && *argument && pin->file_count < PIN_FILES_MAX;
          argument++) {
         struct stat st;
@@ -242,12 +242,58 @@ void pin_free(struct pin *pin)
     for (size_t i = 0; i < pin->file_count; i++)
         free(pin->files[i].path);
     free(pin->files);
-    pin_digest_free(pin->digester);
     free(pin->command);
     free(pin->run);
     free(pin->resolved);
     free(pin->directory_path);
     free(pin);
+}
+
+static char *copy_text(const char *text, bool *whole)
+{
+    char *copy = text ? strdup(text) : NULL;
+    *whole = *whole && (copy || !text);
+    return copy;
+}
+
+static void copy_files(const struct pin *from, struct pin *pin, bool *whole)
+{
+    pin->files = calloc(from->file_count + 1, sizeof *pin->files);
+    *whole = *whole && pin->files;
+    for (size_t i = 0; pin->files && i < from->file_count; i++) {
+        pin->files[i] = from->files[i];
+        pin->files[i].path = copy_text(from->files[i].path, whole);
+        pin->file_count++;
+    }
+}
+
+int pin_copy(const struct pin *from, struct pin **ret_pin)
+{
+    struct pin *pin = malloc(sizeof *pin);
+    bool whole = true;
+    int r = 0;
+    if (!pin)
+        return -ENOMEM;
+    *pin = *from;
+    pin->files = NULL;
+    pin->file_count = 0;
+    for (int i = 0; i < PIN_PLACE_COUNT; i++) {
+        pin->places[i].path = copy_text(from->places[i].path, &whole);
+        pin->fds[i] = fd_dup(from->fds[i]);
+        if (pin->fds[i] < 0)
+            r = pin->fds[i];
+    }
+    pin->command = copy_text(from->command, &whole);
+    pin->run = copy_text(from->run, &whole);
+    pin->resolved = copy_text(from->resolved, &whole);
+    pin->directory_path = copy_text(from->directory_path, &whole);
+    copy_files(from, pin, &whole);
+    if (!whole || r < 0) {
+        pin_free(pin);
+        return r < 0 ? r : -ENOMEM;
+    }
+    *ret_pin = pin;
+    return 0;
 }
 
 /* ── what has changed ── */
@@ -276,103 +322,144 @@ static struct pin_identity look_at_file(const struct pin *pin, const struct pin_
     return there;
 }
 
-static void look_at_place(
-    struct pin_place *place, const struct pin_identity *there, const struct pin_identity *pinned)
+/* Whether the name leads elsewhere since it was last looked at. */
+static bool look_at_place(
+    const struct pin_identity *there, const struct pin_identity *pinned, struct pin_identity *looked)
 {
-    if (!place->path || is_same_file(there, &place->looked))
-        return;
-    place->looked = *there;
-    place->wanted = !is_same_file(there, pinned);
+    if (is_same_file(there, looked))
+        return false;
+    *looked = *there;
+    return !is_same_file(there, pinned);
 }
 
-void pin_look(struct pin *pin)
+static void tell(struct pin_findings *findings, enum pin_change_kind kind, unsigned index)
+{
+    findings->changes[findings->change_count++] = (struct pin_change){.kind = kind, .index = index};
+}
+
+bool pin_is_homeless(const struct pin *pin)
 {
     struct stat st;
-    pin->directory_gone = fstat(pin->fds[PIN_DIRECTORY], &st) == 0 && st.st_nlink == 0;
-    for (size_t i = 0; i < pin->file_count; i++) {
-        struct pin_file *file = &pin->files[i];
-        struct pin_identity there = look_at_file(pin, file);
-        if (is_untouched(&there, &file->looked))
-            continue;
-        file->looked = there;
-        file->wanted = !is_untouched(&there, &file->identity);
+    return fstat(pin->fds[PIN_DIRECTORY], &st) == 0 && st.st_nlink == 0;
+}
+
+static void look_at_places(const struct pin *pin, struct pin_findings *findings)
+{
+    const char *cwd = pin->places[PIN_DIRECTORY].path;
+    bool gone = pin_is_homeless(pin);
+    if (gone && !findings->directory_told) {
+        findings->directory_told = true;
+        tell(findings, PIN_DIRECTORY_REMOVED, PIN_DIRECTORY);
     }
     struct pin_identity executable = pin_identity_of(pin->fds[PIN_EXECUTABLE]);
     struct pin_identity there = identity_at(pin->fds[PIN_DIRECTORY], pin->places[PIN_EXECUTABLE].path);
-    if (is_same_file(&pin->files[0].looked, &executable)) /* else that is what runs */
-        look_at_place(&pin->places[PIN_EXECUTABLE], &there, &executable);
-    if (pin->places[PIN_DIRECTORY].path && !pin->directory_gone) {
-        there = identity_at(AT_FDCWD, pin->places[PIN_DIRECTORY].path);
-        look_at_place(&pin->places[PIN_DIRECTORY], &there, &pin->directory);
-    }
-}
-
-static enum pin_result tell(struct pin_change *ret_change, enum pin_change_kind kind, const char *path)
-{
-    *ret_change = (struct pin_change){.kind = kind, .path = path};
-    return PIN_CHANGED;
-}
-
-static enum pin_result finish_file(
-    struct pin_file *file, const struct pin_digest *digest, struct pin_change *ret_change)
-{
-    if (!file->tried) {
-        file->tried = true;
-        file->digested = digest->known && is_untouched(&digest->identity, &file->identity);
-        file->digest = digest->value;
-        return PIN_MORE;
-    }
-    file->wanted = false;
-    if (!file->looked.inode)
-        return tell(ret_change, PIN_REMOVED, file->path);
-    if (digest->known && file->digested && digest->value == file->digest)
-        return PIN_MORE;
-    return tell(ret_change, is_same_file(&file->looked, &file->identity) ? PIN_OVERWRITTEN : PIN_REPLACED,
-        file->path);
+    if (is_same_file(&findings->files[0].looked, &executable) /* else that is what runs */
+        && look_at_place(&there, &executable, &findings->places[PIN_EXECUTABLE]))
+        tell(findings, PIN_ELSEWHERE, PIN_EXECUTABLE);
+    if (!cwd || gone)
+        return;
+    there = identity_at(AT_FDCWD, cwd);
+    if (look_at_place(&there, &pin->directory, &findings->places[PIN_DIRECTORY]))
+        tell(findings, PIN_ELSEWHERE, PIN_DIRECTORY);
 }
 
 /* The executable is read by its descriptor as long as that is what runs. */
-static struct pin_digester *open_file(const struct pin *pin, const struct pin_file *file)
+static bool read_file(
+    const struct pin *pin, size_t index, const struct pin_identity *there, struct pin_digest *ret_digest)
 {
     struct pin_identity executable = pin_identity_of(pin->fds[PIN_EXECUTABLE]);
-    if (file == pin->files && is_same_file(&file->looked, &executable))
-        return pin_digest_open(pin->fds[PIN_EXECUTABLE], "");
-    struct pin_digester *digester = pin_digest_open(pin->fds[PIN_DIRECTORY], file->path);
-    if (!digester && file == pin->files)
-        digester = pin_digest_open(pin->fds[PIN_DIRECTORY], pin->places[PIN_EXECUTABLE].path);
-    return digester;
+    if (index == 0 && is_same_file(there, &executable))
+        return pin_digest_make(pin->fds[PIN_EXECUTABLE], "", ret_digest);
+    return pin_digest_make(pin->fds[PIN_DIRECTORY], pin->files[index].path, ret_digest) ||
+           (index == 0 &&
+               pin_digest_make(pin->fds[PIN_DIRECTORY], pin->places[PIN_EXECUTABLE].path, ret_digest));
 }
 
-static enum pin_result step_file(struct pin *pin, struct pin_file *file, struct pin_change *ret_change)
+/* What is `there` now isn't what was pinned. */
+static bool is_changed(const struct pin *pin, size_t index, const struct pin_known *known,
+    const struct pin_identity *there, enum pin_change_kind *ret_kind)
 {
-    struct pin_digest digest = {.known = false};
-    bool in_place = file == pin->files && pin->by_descriptor; /* known by size and time alone */
-    if (!in_place && (!file->tried || file->looked.inode)) {
-        if (!pin->digester)
-            pin->digester = open_file(pin, file);
-        if (pin->digester && pin_digest_step(pin->digester, PIN_STEP_BYTES, &digest))
-            return PIN_MORE;
-        pin_digest_free(pin->digester);
-        pin->digester = NULL;
-    }
-    return finish_file(file, &digest, ret_change);
+    const struct pin_identity *identity = &pin->files[index].identity;
+    struct pin_digest digest;
+    if (is_untouched(there, identity))
+        return false;
+    if (there->inode && known->digested && read_file(pin, index, there, &digest) &&
+        digest.value == known->digest)
+        return false;
+    *ret_kind = !there->inode ? PIN_REMOVED : is_same_file(there, identity) ? PIN_OVERWRITTEN : PIN_REPLACED;
+    return true;
 }
 
-enum pin_result pin_step(struct pin *pin, struct pin_change *ret_change)
+bool pin_is_unread(const struct pin *pin)
 {
-    if (pin->directory_gone && !pin->directory_told) {
-        pin->directory_told = true;
-        return tell(ret_change, PIN_DIRECTORY_REMOVED, pin->directory_path);
-    }
-    for (int i = 0; i < PIN_PLACE_COUNT; i++)
-        if (pin->places[i].wanted) {
-            pin->places[i].wanted = false;
-            return tell(ret_change, PIN_ELSEWHERE, pin->places[i].path);
-        }
     for (size_t i = 0; i < pin->file_count; i++)
-        if (!pin->files[i].tried || pin->files[i].wanted)
-            return step_file(pin, &pin->files[i], ret_change);
-    return PIN_IDLE;
+        if (!pin->files[i].known.tried)
+            return true;
+    return false;
+}
+
+static void make_digest(const struct pin *pin, size_t index, struct pin_known *known)
+{
+    const struct pin_identity *identity = &pin->files[index].identity;
+    struct pin_digest digest;
+    known->tried = true;
+    known->digested =
+        read_file(pin, index, &known->looked, &digest) && is_untouched(&digest.identity, identity);
+    known->digest = digest.value;
+}
+
+void pin_examine(const struct pin *pin, bool look, struct pin_findings *ret_findings)
+{
+    bool touched[PIN_FILES_MAX] = {false};
+    *ret_findings = (struct pin_findings){.directory_told = pin->directory_told};
+    for (int i = 0; i < PIN_PLACE_COUNT; i++)
+        ret_findings->places[i] = pin->places[i].looked;
+    for (size_t i = 0; i < pin->file_count; i++) {
+        struct pin_known *known = &ret_findings->files[i];
+        *known = pin->files[i].known;
+        if (!look)
+            continue;
+        struct pin_identity there = look_at_file(pin, &pin->files[i]);
+        touched[i] = !is_untouched(&there, &known->looked);
+        known->looked = there;
+    }
+    if (look)
+        look_at_places(pin, ret_findings);
+    for (size_t i = 0; i < pin->file_count; i++) {
+        struct pin_known *known = &ret_findings->files[i];
+        enum pin_change_kind kind;
+        if (!known->tried)
+            make_digest(pin, i, known);
+        if (touched[i] && is_changed(pin, i, known, &known->looked, &kind))
+            tell(ret_findings, kind, (unsigned)i);
+    }
+}
+
+void pin_learn(struct pin *pin, const struct pin_findings *findings)
+{
+    pin->directory_told = findings->directory_told;
+    for (int i = 0; i < PIN_PLACE_COUNT; i++)
+        pin->places[i].looked = findings->places[i];
+    for (size_t i = 0; i < pin->file_count; i++)
+        pin->files[i].known = findings->files[i];
+}
+
+bool pin_is_lost(const struct pin *pin, struct pin_change *ret_change)
+{
+    for (size_t i = 0; i < pin->file_count; i++) {
+        struct pin_identity there = look_at_file(pin, &pin->files[i]);
+        ret_change->index = (unsigned)i;
+        if (is_changed(pin, i, &pin->files[i].known, &there, &ret_change->kind))
+            return true;
+    }
+    return false;
+}
+
+const char *pin_change_path(const struct pin *pin, const struct pin_change *change)
+{
+    if (change->kind == PIN_DIRECTORY_REMOVED)
+        return pin->directory_path;
+    return change->kind == PIN_ELSEWHERE ? pin->places[change->index].path : pin->files[change->index].path;
 }
 
 const char *pin_change_text(enum pin_change_kind kind)
@@ -386,15 +473,24 @@ const char *pin_change_text(enum pin_change_kind kind)
     return kind < PIN_CHANGE_COUNT ? texts[kind] : "?";
 }
 
+const char *pin_lost_text(enum pin_change_kind kind)
+{
+    static const char *const texts[PIN_CHANGE_COUNT] = {[PIN_ELSEWHERE] = "leads elsewhere",
+        [PIN_OVERWRITTEN] = "was overwritten in place",
+        [PIN_REPLACED] = "was replaced",
+        [PIN_REMOVED] = "was removed",
+        [PIN_DIRECTORY_REMOVED] = "was removed"};
+    return kind < PIN_CHANGE_COUNT ? texts[kind] : "?";
+}
+
 /* ── in the child ── */
 
 int pin_enter(const struct pin *pin, struct error *error)
 {
     const char *name = pin->places[PIN_DIRECTORY].path;
-    struct stat st;
     if (!name)
         return 0;
-    if (fstat(pin->fds[PIN_DIRECTORY], &st) == 0 && st.st_nlink == 0)
+    if (pin_is_homeless(pin))
         return chdir(name) < 0 ? error_errno(error, errno, BLAME_USER, "cannot enter the directory %s", name)
                                : 0;
     /* By its path first: a user who may not get there must not by the descriptor. */
@@ -405,18 +501,29 @@ int pin_enter(const struct pin *pin, struct error *error)
                : 0;
 }
 
-int pin_execute(const struct pin *pin, char *const argv[], char *const envp[])
+int pin_find(const struct pin *pin, const char **ret_path)
 {
     struct stat st;
-    const char *path = path_to_it(pin, AT_FDCWD);
+    *ret_path = path_to_it(pin, AT_FDCWD);
+    if (*ret_path)
+        return 0;
     /* That it isn't there says that the way to it is open. */
-    if (!path && stat(pin->resolved, &st) < 0 && errno == EACCES)
-        return EACCES;
-    if (!path && pin->by_descriptor)
-        execveat(pin->fds[PIN_EXECUTABLE], "", argv, envp, AT_EMPTY_PATH);
-    else if (path || stat(pin->run, &st) == 0)
-        execve(path ? path : pin->run, argv, envp);
+    if (stat(pin->resolved, &st) < 0 && errno == EACCES)
+        return -EACCES;
+    if (!pin->by_descriptor)
+        *ret_path = stat(pin->run, &st) == 0 ? pin->run : pin->places[PIN_EXECUTABLE].path;
+    return 0;
+}
+
+int pin_execute(const struct pin *pin, char *const argv[], char *const envp[])
+{
+    const char *path;
+    int r = pin_find(pin, &path);
+    if (r < 0)
+        return -r;
+    if (path)
+        execve(path, argv, envp);
     else
-        execve(pin->places[PIN_EXECUTABLE].path, argv, envp);
+        execveat(pin->fds[PIN_EXECUTABLE], "", argv, envp, AT_EMPTY_PATH);
     return errno;
 }

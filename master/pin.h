@@ -11,8 +11,11 @@
  * regular files that the command's arguments name: contents that have changed can't be had again, but can be
  * told.
  *
- * Used by the master's process; pin_enter() and pin_execute() in the child that becomes the worker, as the
- * service's user: whoever couldn't reach the file or the directory by its path is refused, pin or none.
+ * pin_make() runs in the master: it opens and looks at the files themselves, and reads the first bytes of the
+ * executable, which is to be executed next in any case. Whatever else has to be read or looked at is
+ * pin_examine()'s, in a process of its own, since a disk can keep it for ever. pin_enter() and pin_execute()
+ * run in the child that becomes the worker, as the service's user: whoever couldn't reach the file or the
+ * directory by its path is refused, pin or none.
  * No event loop, no log: the glue is pinning.h. docs/pin.md says what is pinned and what can't be.
  */
 #ifndef GAPLESS_MASTER_PIN_H
@@ -27,8 +30,6 @@
 /* Of a larger file the first and the last PIN_DIGEST_END bytes and the size are digested. */
 #define PIN_DIGEST_WHOLE (64 << 20)
 #define PIN_DIGEST_END (8 << 20)
-/* What one pin_step() reads at most. */
-#define PIN_STEP_BYTES (1 << 20)
 /* The executable, and so many arguments that name files; further ones are not looked at. */
 #define PIN_FILES_MAX 17
 
@@ -38,26 +39,27 @@ struct pin_identity {
     int64_t modified_ns;
 };
 
+/* What is known of a file by now. */
+struct pin_known {
+    struct pin_identity looked; /* when it was last looked at */
+    uint64_t digest;            /* of what the pin's identity names */
+    bool digested;
+    bool tried; /* no digest is to be made any more */
+};
+
 struct pin_file {
     char *path; /* as the command has it, relative to the directory; of the executable: `run` */
     struct pin_identity identity; /* when the pin was made */
-    struct pin_identity looked;   /* when it was last looked at */
-    uint64_t digest;              /* of what `identity` names */
-    bool digested;
-    bool tried;  /* no digest is to be made any more */
-    bool wanted; /* what is there is to be compared */
+    struct pin_known known;
 };
 
 /* A name that the service is configured with: leading elsewhere changes nothing for what is pinned. */
 struct pin_place {
     char *path; /* NULL: none */
     struct pin_identity looked;
-    bool wanted; /* to be told */
 };
 
 enum { PIN_EXECUTABLE, PIN_DIRECTORY, PIN_PLACE_COUNT };
-
-struct pin_digester;
 
 struct pin {
     int fds[PIN_PLACE_COUNT]; /* O_PATH */
@@ -68,11 +70,9 @@ struct pin {
     char *resolved;                           /* without any links */
     char *directory_path;                     /* the same */
     bool by_descriptor;                       /* it can be executed by its descriptor */
-    bool directory_gone;                      /* removed; told when directory_told */
-    bool directory_told;
-    struct pin_file *files; /* [0]: the executable */
+    bool directory_told;                      /* … that it was removed */
+    struct pin_file *files;                   /* [0]: the executable */
     size_t file_count;
-    struct pin_digester *digester; /* of the file that is being read */
 };
 
 struct pin_request {
@@ -91,18 +91,11 @@ struct pin_identity pin_identity_of(int fd);
  * executed, or no such directory. */
 int pin_make(const struct pin_request *request, struct pin **ret_pin, struct error *error);
 
+/* Another one of the same version, with descriptors of its own. -ENOMEM, or what dup(2) gave. */
+int pin_copy(const struct pin *from, struct pin **ret_pin);
+
 /* NULL is allowed. */
 void pin_free(struct pin *pin);
-
-/* Looks, by stat(2) alone, whether something has changed that matters to a worker that is started now; what
- * follows is pin_step()'s to do. */
-void pin_look(struct pin *pin);
-
-enum pin_result {
-    PIN_IDLE,    /* nothing is to be done */
-    PIN_MORE,    /* call it again */
-    PIN_CHANGED, /* the same, and *ret_change is to be told */
-};
 
 enum pin_change_kind {
     PIN_ELSEWHERE,   /* a name leads elsewhere; what is pinned runs */
@@ -115,18 +108,50 @@ enum pin_change_kind {
 
 struct pin_change {
     enum pin_change_kind kind;
-    const char *path; /* the pin's */
+    unsigned index; /* of the file, or of the place (PIN_ELSEWHERE, PIN_DIRECTORY_REMOVED) */
 };
 
-/* Reads PIN_STEP_BYTES at most. Each change is told once; what was touched and holds what it held is none. */
-enum pin_result pin_step(struct pin *pin, struct pin_change *ret_change);
+/* The path, of the pin. */
+const char *pin_change_path(const struct pin *pin, const struct pin_change *change);
 
-/* In words, for an operator. */
+#define PIN_CHANGES_MAX (PIN_PLACE_COUNT + PIN_FILES_MAX)
+
+/* What pin_examine() has found; without pointers, for another process. */
+struct pin_findings {
+    unsigned change_count;
+    struct pin_change changes[PIN_CHANGES_MAX];
+    bool directory_told;
+    struct pin_identity places[PIN_PLACE_COUNT];
+    struct pin_known files[PIN_FILES_MAX];
+};
+
+/* There are digests to be made. */
+bool pin_is_unread(const struct pin *pin);
+
+/* Makes the digests that are still to be made. With `look`: finds as well what has changed that matters to a
+ * worker that is started now. Each change is told once; what was touched and holds what it held is none.
+ * Waits for the disk, so it has a process of its own; what it found becomes the pin's by pin_learn(). */
+void pin_examine(const struct pin *pin, bool look, struct pin_findings *ret_findings);
+void pin_learn(struct pin *pin, const struct pin_findings *findings);
+
+/* Contents that can't be had again, told before or not: the first such file. Waits as well. */
+bool pin_is_lost(const struct pin *pin, struct pin_change *ret_change);
+
+/* In words, for an operator: of a worker that is started now; of a version that isn't started for that ("was
+ * removed"). */
 const char *pin_change_text(enum pin_change_kind kind);
+const char *pin_lost_text(enum pin_change_kind kind);
+
+/* Its directory was removed. */
+bool pin_is_homeless(const struct pin *pin);
 
 /* In the child: the working directory, as the service's user. A directory that was removed is taken by its
  * configured name. */
 int pin_enter(const struct pin *pin, struct error *error);
+
+/* As the process that would execute it: its path, or NULL: the executable's descriptor. What can't be had any
+ * more is found by its name. 0, or -EACCES: the way to it is closed. */
+int pin_find(const struct pin *pin, const char **ret_path);
 
 /* In the child: returns errno only. What can't be had any more is executed by its name. */
 int pin_execute(const struct pin *pin, char *const argv[], char *const envp[]);

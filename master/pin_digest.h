@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The digest (XXH3, 64 bits) of a regular file, made in steps: known contents, told from others; no
- * protection against somebody who looks for a collision. Larger files than PIN_DIGEST_WHOLE (pin.h) by their
- * ends.
+ * The digest (XXH3, 64 bits) of a regular file: known contents, told from others; no protection against
+ * somebody who looks for a collision. Larger files than PIN_DIGEST_WHOLE (pin.h) by their ends. Waits for the
+ * disk: for a process of its own.
  */
 #ifndef GAPLESS_MASTER_PIN_DIGEST_H
 #define GAPLESS_MASTER_PIN_DIGEST_H
 
 #include "master/pin.h"
 
-struct pin_digester;
-
 struct pin_digest {
-    bool known; /* else the file couldn't be read to its end */
+    bool known; /* else it is no regular file, or couldn't be read to its end */
     uint64_t value;
     struct pin_identity identity; /* of what was read, once it was */
 };
@@ -20,14 +18,8 @@ struct pin_digest {
 /* The file that an O_PATH descriptor of a regular file names, for reading; -1. */
 int pin_digest_reopen(int fd);
 
-/* `path` from `directory`, or, where it is "", what that descriptor itself names. NULL: it is no regular file
- * that can be read. Opens nothing else. */
-struct pin_digester *pin_digest_open(int directory, const char *path);
-
-/* Reads so many bytes at most; false when it is done, and *ret_digest set. */
-bool pin_digest_step(struct pin_digester *digester, size_t most, struct pin_digest *ret_digest);
-
-/* NULL is allowed. */
-void pin_digest_free(struct pin_digester *digester);
+/* Of `path` from `directory`, or, where it is "", of what that descriptor itself names. Opens nothing but
+ * regular files. False as ret_digest->known. */
+bool pin_digest_make(int directory, const char *path, struct pin_digest *ret_digest);
 
 #endif

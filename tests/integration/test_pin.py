@@ -73,7 +73,7 @@ class BinaryTest(TestCase):
         gapless.upgrade_by_hup()
         self.assertEqual(self.version_of(gapless.worker_pids()[0]), "two")
         self.assertEqual(self.version_of(self.replaced_worker(gapless, 2)), "two")
-        self.assert_holds_no_more(gapless, before)
+        self.assert_holds_no_more(gapless, before, 2)  # the pin that a rollback goes back to
 
     def test_untouched_it_comes_back_without_a_word(self):
         gapless = self.serving()
@@ -96,6 +96,7 @@ services:
     command: [{self.binary("one")}, {harness.WORKER}]
     env: {{PYTHONHOME: {sys.base_prefix}}}
     steering: shared
+    observe: {{window: 0}}
     listen: [{", ".join(f"unix:{self.dir}/{number}.sock" for number in range(listeners))}]
 """)
         gapless = self.serve("-c", configuration(1))
@@ -322,4 +323,4 @@ class UserTest(TestCase):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=3)

@@ -22,8 +22,6 @@
 
 #include <cmocka.h>
 
-#define STEPS_MAX 1000
-
 struct world {
     char directory[64];
     char *command[4];
@@ -80,30 +78,47 @@ static int make(const char *program, const char *argument)
     return pin_make(&world.request, &world.pin, &world.error);
 }
 
-/* Until nothing is to be done; the kinds of what was told, and the last path. */
-static unsigned told(const char **ret_path)
+/* The kinds of what was told, and the last path. */
+static unsigned examine(bool look, const char **ret_path)
 {
     unsigned kinds = 0;
-    struct pin_change change;
-    for (int i = 0; i < STEPS_MAX; i++) {
-        enum pin_result result = pin_step(world.pin, &change);
-        if (result == PIN_IDLE)
-            return kinds;
-        if (result == PIN_CHANGED) {
-            assert_non_null(strstr(pin_change_text(change.kind), " "));
-            kinds |= 1u << change.kind;
-            if (ret_path)
-                *ret_path = change.path;
-        }
+    struct pin_findings findings;
+    pin_examine(world.pin, look, &findings);
+    pin_learn(world.pin, &findings);
+    assert_false(pin_is_unread(world.pin));
+    for (unsigned i = 0; i < findings.change_count; i++) {
+        const struct pin_change *change = &findings.changes[i];
+        assert_non_null(strstr(pin_change_text(change->kind), " "));
+        kinds |= 1u << change->kind;
+        if (ret_path)
+            *ret_path = pin_change_path(world.pin, change);
     }
-    fail_msg("no end after %d steps", STEPS_MAX);
     return kinds;
 }
 
 static unsigned look(void)
 {
-    pin_look(world.pin);
-    return told(NULL);
+    return examine(true, NULL);
+}
+
+static void read_all(void)
+{
+    assert_int_equal(examine(false, NULL), 0);
+}
+
+static void assert_lost(enum pin_change_kind kind, const char *path)
+{
+    struct pin_change change;
+    assert_true(pin_is_lost(world.pin, &change));
+    assert_int_equal(change.kind, kind);
+    assert_string_equal(pin_change_path(world.pin, &change), path);
+    assert_non_null(strstr(pin_lost_text(kind), "was "));
+}
+
+static void assert_not_lost(void)
+{
+    struct pin_change change;
+    assert_false(pin_is_lost(world.pin, &change));
 }
 
 /* What it prints when it is executed as a worker is, and in *ret_code its exit code, or 200 + errno. */
@@ -247,6 +262,7 @@ static void test_replaced_binary_is_executed_by_its_descriptor(void **state)
     assert_prints("old", "old\n");
     unlink(at("tool"));
     assert_int_equal(look(), 1u << PIN_ELSEWHERE);
+    assert_not_lost();
     assert_prints("old", "old\n");
 }
 
@@ -265,7 +281,7 @@ static void test_script_runs_in_the_release_that_it_was_found_in(void **state)
     link_to("one", "current");
     world.request.cwd = at("current");
     assert_int_equal(make(at("current/tool"), NULL), 0);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     link_to("two", "current");
     assert_int_equal(look(), 1u << PIN_ELSEWHERE);
     char expected[PATH_MAX];
@@ -317,20 +333,22 @@ static void test_script_that_is_overwritten_in_place_is_told(void **state)
     const char *path = NULL;
     write_file("tool", "#!/bin/sh\necho old\n", 0755);
     assert_int_equal(make(at("tool"), NULL), 0);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     write_file("tool", "#!/bin/sh\necho new\n", 0755);
-    pin_look(world.pin);
-    assert_int_equal(told(&path), 1u << PIN_OVERWRITTEN);
+    assert_int_equal(examine(true, &path), 1u << PIN_OVERWRITTEN);
     assert_string_equal(path, at("tool"));
     assert_int_equal(look(), 0);
+    assert_lost(PIN_OVERWRITTEN, at("tool")); /* told or not */
     assert_prints(NULL, "new\n");
+    write_file("tool", "#!/bin/sh\necho old\n", 0755);
+    assert_not_lost();
 }
 
 static void test_script_that_is_replaced_is_told(void **state)
 {
     write_file("tool", "#!/bin/sh\necho old\n", 0755);
     assert_int_equal(make(at("tool"), NULL), 0);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     replace("tool", "#!/bin/sh\necho new\n");
     assert_int_equal(look(), 1u << PIN_REPLACED);
     assert_prints(NULL, "new\n");
@@ -348,9 +366,10 @@ static void test_same_contents_are_no_change(void **state)
     world.request.cwd = at("one");
     assert_int_equal(make(at("tool"), "app"), 0);
     assert_int_equal(world.pin->file_count, 2);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     replace("tool", "#!/bin/sh\necho old\n");
     write_file("one/app", "code", 0644);
+    assert_not_lost();
     assert_int_equal(look(), 0);
     replace("tool", "#!/bin/sh\necho new\n");
     assert_int_equal(look(), 1u << PIN_REPLACED);
@@ -363,22 +382,24 @@ static void test_file_that_an_argument_names_is_told(void **state)
     write_file("one/app.jar", "code", 0644);
     world.request.cwd = at("one");
     assert_int_equal(make(at("tool"), "app.jar"), 0);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     write_file("one/app.jar", "CODE", 0644);
-    pin_look(world.pin);
-    assert_int_equal(told(&path), 1u << PIN_OVERWRITTEN);
+    assert_int_equal(examine(true, &path), 1u << PIN_OVERWRITTEN);
     assert_string_equal(path, "app.jar");
+    assert_lost(PIN_OVERWRITTEN, "app.jar");
     unlink(at("one/app.jar"));
     assert_int_equal(look(), 1u << PIN_REMOVED);
+    assert_lost(PIN_REMOVED, "app.jar");
 }
 
 static void test_binary_that_is_overwritten_in_place_is_told(void **state)
 {
     install("tool", "echo");
     assert_int_equal(make(at("tool"), NULL), 0);
-    assert_int_equal(told(NULL), 0);
+    read_all();
     write_file("tool", "\177ELF, but not really", 0755);
     assert_int_equal(look(), 1u << PIN_OVERWRITTEN);
+    assert_lost(PIN_OVERWRITTEN, at("tool"));
 }
 
 static void test_change_before_the_digest_was_made_is_told(void **state)
@@ -403,12 +424,8 @@ static void test_large_file_is_known_by_its_ends(void **state)
     off_t size = (off_t)PIN_DIGEST_WHOLE + PIN_DIGEST_END;
     assert_int_equal(truncate(at("big.jar"), size), 0);
     assert_int_equal(make(at("tool"), at("big.jar")), 0);
-    struct pin_change change;
-    int steps = 0;
-    while (pin_step(world.pin, &change) == PIN_MORE)
-        steps++;
-    assert_in_range(steps, 2 * PIN_DIGEST_END / PIN_STEP_BYTES, 2 * PIN_DIGEST_END / PIN_STEP_BYTES + 2);
-    assert_true(world.pin->files[1].digested);
+    read_all();
+    assert_true(world.pin->files[1].known.digested);
     write_at("big.jar", size / 2, 'x'); /* not seen */
     assert_int_equal(look(), 0);
     write_at("big.jar", size - 1, 'x');
