@@ -2,18 +2,20 @@
 #include "master/probe.h"
 
 #include "bpf/waiting.h"
+#include "master/probe_answer.h"
+#include "master/probe_match.h"
 #include "master/unix_file.h"
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define STATUS_LINE_MAX 128
 /* How often it is looked whether a worker has accepted. */
 #define ACCEPT_LOOK_US 2000
+/* What is read at a time, so that a server that streams doesn't hold up the loop. */
+#define READ_BYTES 16384
 
 /* ── the connection ── */
 
@@ -132,22 +134,24 @@ struct probe {
     struct probe_request request;
     struct probe_spec spec;
     struct probe_connection connection;
-    struct event *event;  /* readable, writable, or the end of the time */
-    struct event *accept; /* tcp: looks whether it was accepted */
-    struct timeval timeout;
+    struct event *event;    /* writable, then readable */
+    struct event *deadline; /* of it all */
+    struct event *accept;   /* tcp: looks whether it was accepted */
+    struct probe_answer answer;
+    struct probe_matching *matching;
     bool asked;
-    char line[STATUS_LINE_MAX];
-    size_t used;
 };
 
 void probe_free(struct probe *probe)
 {
     if (!probe)
         return;
-    if (probe->event)
-        event_free(probe->event);
-    if (probe->accept)
-        event_free(probe->accept);
+    struct event *events[] = {probe->event, probe->deadline, probe->accept};
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        if (events[i])
+            event_free(events[i]);
+    probe_match_free(probe->matching);
+    probe_answer_done(&probe->answer);
     probe_disconnect(&probe->connection);
     free(probe);
 }
@@ -155,8 +159,8 @@ void probe_free(struct probe *probe)
 static void tell(struct probe *probe, const struct error *failure)
 {
     event_del(probe->event);
-    if (probe->accept)
-        evtimer_del(probe->accept);
+    evtimer_del(probe->deadline);
+    evtimer_del(probe->accept);
     probe->request.done(probe->request.ctx, failure);
 }
 
@@ -165,6 +169,19 @@ static void fail(struct probe *probe, int code, const char *what)
     struct error error;
     error_set(&error, code, BLAME_PEER, "%s", what);
     tell(probe, &error);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *ctx)
+{
+    struct probe *probe = ctx;
+    if (!probe->asked)
+        fail(probe, ETIMEDOUT, "the connection was not made in time");
+    else if (probe->matching)
+        fail(probe, ETIMEDOUT, "the patterns could not be tried in time");
+    else if (probe->answer.response.began)
+        fail(probe, ETIMEDOUT, "the answer had not ended in time");
+    else
+        fail(probe, ETIMEDOUT, "there was no answer in time");
 }
 
 static int connected(const struct probe *probe)
@@ -177,55 +194,62 @@ static int connected(const struct probe *probe)
 
 static void ask(struct probe *probe)
 {
-    char text[1024];
-    int length = snprintf(text, sizeof text,
-        "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: gapless\r\nConnection: close\r\n\r\n",
-        probe->spec.path);
+    char text[PROBE_REQUEST_MAX];
+    size_t length = probe_answer_request(&probe->spec, text);
     /* Into an empty socket buffer, which takes it whole. */
-    if (length >= (int)sizeof text ||
-        send(probe->connection.fd, text, (size_t)length, MSG_NOSIGNAL) != length)
+    if (send(probe->connection.fd, text, length, MSG_NOSIGNAL) != (ssize_t)length)
         fail(probe, EPIPE, "the request could not be sent");
 }
 
-/* The status line of HTTP/1 (RFC 9112, section 4). True: it has been told how it was answered. */
-static bool judge_line(struct probe *probe)
+static void on_matched(void *ctx, enum probe_match match)
 {
-    probe->line[probe->used] = 0;
-    char *end = strpbrk(probe->line, "\r\n");
-    int status;
-    if (!end && probe->used < sizeof probe->line - 1)
-        return false;
-    if (end)
-        *end = 0;
-    if (sscanf(probe->line, "HTTP/1.%*1[01] %3d", &status) != 1) {
-        fail(probe, EPROTO, "the answer is no HTTP/1");
-        return true;
-    }
-    char text[64];
-    snprintf(text, sizeof text, "the answer has status %d", status);
-    if (status >= 200 && status < 400)
+    struct probe *probe = ctx;
+    struct error error;
+    if (match == PROBE_MATCH_ALL) {
         tell(probe, NULL);
-    else
-        fail(probe, EPROTO, text);
-    return true;
+        return;
+    }
+    probe_answer_mismatch(&probe->answer, match, &error);
+    tell(probe, &error);
+}
+
+static void begin_matching(struct probe *probe)
+{
+    struct error error;
+    struct probe_match_request request = {
+        .base = probe->request.base, .answer = &probe->answer, .done = on_matched, .ctx = probe};
+    event_del(probe->event);
+    probe->matching = probe_match_start(&request, &error);
+    if (!probe->matching)
+        tell(probe, &error);
+}
+
+static void judge(struct probe *probe, enum probe_verdict verdict, const struct error *error)
+{
+    if (verdict == PROBE_MATCHING)
+        begin_matching(probe);
+    else if (verdict != PROBE_OPEN)
+        tell(probe, verdict == PROBE_ACCEPTED ? NULL : error);
 }
 
 static void on_readable(struct probe *probe)
 {
-    ssize_t n =
-        recv(probe->connection.fd, probe->line + probe->used, sizeof probe->line - 1 - probe->used, 0);
+    char data[READ_BYTES];
+    struct error error;
+    ssize_t n = recv(probe->connection.fd, data, sizeof data, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n < 0)
         fail(probe, errno, strerror(errno));
+    else if (probe->spec.http)
+        judge(probe,
+            n ? probe_answer_feed(&probe->answer, data, (size_t)n, &error)
+              : probe_answer_eof(&probe->answer, &error),
+            &error);
     else if (n == 0)
         fail(probe, ECONNRESET, "the connection was closed without an answer");
-    else if (!probe->spec.path)
+    else
         tell(probe, NULL); /* it speaks first */
-    else {
-        probe->used += (size_t)n;
-        judge_line(probe);
-    }
 }
 
 static void on_accept_look(evutil_socket_t fd, short what, void *ctx)
@@ -248,11 +272,6 @@ static void on_accept_look(evutil_socket_t fd, short what, void *ctx)
 static void on_event(evutil_socket_t fd, short what, void *ctx)
 {
     struct probe *probe = ctx;
-    if (what & EV_TIMEOUT) {
-        fail(probe, ETIMEDOUT,
-            probe->asked ? "there was no answer in time" : "the connection was not made in time");
-        return;
-    }
     if (probe->asked) {
         on_readable(probe);
         return;
@@ -266,11 +285,28 @@ static void on_event(evutil_socket_t fd, short what, void *ctx)
     event_del(probe->event);
     event_assign(
         probe->event, probe->request.base, probe->connection.fd, EV_READ | EV_PERSIST, on_event, probe);
-    event_add(probe->event, &probe->timeout);
-    if (probe->spec.path)
+    event_add(probe->event, NULL);
+    if (probe->spec.http)
         ask(probe);
     else if (probe->request.waiting)
         on_accept_look(-1, 0, probe);
+}
+
+static int begin(struct probe *probe, struct error *error)
+{
+    struct event_base *base = probe->request.base;
+    int64_t ms = probe->spec.timeout_ms ? probe->spec.timeout_ms : probe->request.timeout_ms;
+    struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    int r = probe_connect(probe->request.endpoint, &probe->connection, error);
+    if (r < 0)
+        return r;
+    probe->event = event_new(base, probe->connection.fd, EV_WRITE, on_event, probe);
+    probe->deadline = evtimer_new(base, on_deadline, probe);
+    probe->accept = evtimer_new(base, on_accept_look, probe);
+    if (!probe->event || !probe->deadline || !probe->accept || event_add(probe->event, NULL) < 0 ||
+        evtimer_add(probe->deadline, &timeout) < 0)
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    return 0;
 }
 
 struct probe *probe_start(const struct probe_request *request, struct error *error)
@@ -283,16 +319,8 @@ struct probe *probe_start(const struct probe_request *request, struct error *err
     probe->request = *request;
     probe->spec = *request->spec;
     probe->connection.fd = -1;
-    probe->timeout =
-        (struct timeval){.tv_sec = request->timeout_ms / 1000, .tv_usec = request->timeout_ms % 1000 * 1000};
-    int r = probe_connect(request->endpoint, &probe->connection, error);
-    if (r == 0) {
-        probe->event = event_new(request->base, probe->connection.fd, EV_WRITE, on_event, probe);
-        probe->accept = evtimer_new(request->base, on_accept_look, probe);
-        if (!probe->event || !probe->accept || event_add(probe->event, &probe->timeout) < 0)
-            r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
-    }
-    if (r < 0) {
+    probe_answer_init(&probe->answer, &probe->spec);
+    if (begin(probe, error) < 0) {
         probe_free(probe);
         return NULL;
     }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A probe asks one generation, whatever the choice is, and nobody else: on the public address, from a source
- * port that steering knows (ebpf), or by the private name of its socket (path). Runs in the master's loop.
+ * port that steering knows (ebpf), or by the private name of its socket (path). Runs in the master's loop,
+ * which it never holds up: what is read is bounded (probe_answer.h), and patterns are tried elsewhere
+ * (probe_match.h).
  */
 #ifndef GAPLESS_MASTER_PROBE_H
 #define GAPLESS_MASTER_PROBE_H
@@ -33,8 +35,8 @@ struct probe_request {
     struct event_base *base;
     struct waiting *waiting; /* NULL: of tcp only what the server says tells anything */
     struct endpoint *endpoint;
-    const struct probe_spec *spec; /* copied, but for the path */
-    int64_t timeout_ms;
+    const struct probe_spec *spec; /* copied */
+    int64_t timeout_ms;            /* of it all, unless the spec says another */
     /* Told once, from the loop; the probe may be freed in it. failure NULL: it answered. */
     void (*done)(void *ctx, const struct error *failure);
     void *ctx;

@@ -214,7 +214,9 @@ static void on_done(void *ctx, const struct error *failure)
 static void probe(unsigned i, const char *path)
 {
     struct error error;
-    struct probe_spec spec = {.path = path};
+    struct probe_spec spec = {
+        .http = path != NULL, .host = "localhost", .status_least = 200, .status_most = 399};
+    snprintf(spec.path, sizeof spec.path, "%s", path ? path : "");
     struct probe_request request = {.base = world.base,
         .waiting = world.waiting,
         .endpoint = world.endpoints[i],
@@ -239,7 +241,7 @@ static void a_connection_that_is_accepted_answers_tcp(void **state)
 static void silence_is_no_answer_to_http(void **state)
 {
     struct error error;
-    struct probe_spec spec = {.path = "/"};
+    struct probe_spec spec = {.http = true, .path = "/"};
     struct probe_request request = {
         .base = world.base, .endpoint = world.endpoints[1], .spec = &spec, .timeout_ms = 50, .done = on_done};
     struct probe *probe = probe_start(&request, &error);
