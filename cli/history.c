@@ -14,13 +14,15 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: gapless history [-n N] [--json] [SERVICE] [--file PATH | --admin PATH | --name NAME]\n"
+    "usage: gapless history [-n N] [-v | --json] [SERVICE] [--file PATH | --admin PATH | --name NAME]\n"
     "\n"
-    "Shows what happened, newest last: upgrades, crashes, refusals, starts and stops.\n"
+    "Shows what happened, newest last: upgrades, rollbacks, restarts, crashes, refusals,\n"
+    "starts and stops.\n"
     "With SERVICE only what happened to that one. Reads the file itself, which a running\n"
     "master names; where none runs, the only one that is where histories are by name.\n"
     "\n"
     "  -n N, --count N  so many records (20)\n"
+    "  -v, --verbose    of an upgrade also its phases and steps, and what it ran\n"
     "  --json           the lines of the file as they are\n"
     "  --file PATH      the history in that file\n"
     "  --admin PATH     the one of the master whose admin socket that is\n"
@@ -36,6 +38,7 @@ struct request {
     const char *count;
     const char *service;
     bool json;
+    bool verbose;
 };
 
 static int fail(const struct error *error, int code)
@@ -129,7 +132,7 @@ static bool print(const struct request *request, const struct history_lines *lin
         fprintf(stderr, "gapless: %zu line%s of the history %s no records and left out\n", lines->unreadable,
             lines->unreadable == 1 ? "" : "s", lines->unreadable == 1 ? "is" : "are");
     if (!request->json)
-        return history_lines_print(lines, stdout) && fflush(stdout) == 0;
+        return history_lines_print(lines, request->verbose, stdout) && fflush(stdout) == 0;
     for (size_t i = 0; i < lines->count; i++)
         if (puts(lines->lines[i].text) == EOF)
             return false;
@@ -160,6 +163,7 @@ int verb_history(int argc, char *const argv[])
     struct request request = {.json = false};
     const struct option_spec specs[] = {
         {.name = "count", .letter = 'n', .value = &request.count},
+        {.name = "verbose", .letter = 'v', .flag = &request.verbose},
         {.name = "json", .flag = &request.json},
         {.name = "file", .value = &request.file},
         {.name = "admin", .value = &request.target.admin},

@@ -3,9 +3,12 @@
 
 #include "cli/table.h"
 #include "master/history_file.h"
+#include "master/history_record.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -96,16 +99,16 @@ static int push(struct ring *ring, struct history_line *line)
 
 static int take_line(struct ring *ring, const char *service, const char *text, size_t length)
 {
-    struct history_line line = {.text = NULL};
-    int r = history_record_parse(text, length, &line.record, NULL);
-    line.later = r == -EPROTONOSUPPORT;
-    if (r < 0 && !line.later) {
+    struct history_record record;
+    int r = history_record_parse(text, length, &record, NULL);
+    if (r < 0 && r != -EPROTONOSUPPORT) {
         ring->all.unreadable++;
         return 0;
     }
-    if (service && strcmp(line.record.service, service) != 0)
+    if (service && strcmp(record.service, service) != 0)
         return 0;
-    if (!(line.text = strdup(text)))
+    struct history_line line = {.text = strdup(text)};
+    if (!line.text)
         return -ENOMEM;
     r = push(ring, &line);
     if (r < 0)
@@ -167,39 +170,73 @@ void history_lines_done(struct history_lines *lines)
 
 /* ── the table ── */
 
+/* What doesn't fit is cut. */
 struct words {
-    char text[512];
+    char text[8192];
+    size_t used;
 };
 
-static void append_who(struct words *words, const struct history_who *who)
+static void say(struct words *words, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(struct words *words, const char *format, ...)
 {
-    size_t used = strlen(words->text);
-    if (!who->known)
-        return;
-    used += (size_t)snprintf(words->text + used, sizeof words->text - used, "%s%s%s", used ? ", " : "",
-        *who->signal ? "SIG" : "by", who->signal);
-    if (who->uid >= 0 && used < sizeof words->text)
-        used += (size_t)snprintf(words->text + used, sizeof words->text - used, " uid %" PRId64, who->uid);
-    if (who->pid > 0 && used < sizeof words->text)
-        snprintf(words->text + used, sizeof words->text - used, " pid %" PRId64, who->pid);
+    va_list arguments;
+    size_t room = sizeof words->text - words->used;
+    va_start(arguments, format);
+    int length = vsnprintf(words->text + words->used, room, format, arguments);
+    va_end(arguments);
+    if (length > 0)
+        words->used += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-static struct words what(const struct history_record *record)
+/* With something before it that has been said. */
+static void say_who(struct words *words, const struct history_who *who)
 {
-    struct words words = {.text = ""};
+    if (!who->known)
+        return;
+    say(words, "%s%s%s", words->used ? ", " : "", *who->signal ? "SIG" : "by", who->signal);
+    if (who->uid >= 0)
+        say(words, " uid %" PRId64, who->uid);
+    if (who->pid > 0)
+        say(words, " pid %" PRId64, who->pid);
+}
+
+static void say_time(struct words *words, int64_t us)
+{
+    if (us < 999500) /* three digits of it are below 1000 */
+        say(words, " %.3g ms", (double)us / 1000);
+    else
+        say(words, " %.2f s", (double)us / 1000000);
+}
+
+static void say_lost(struct words *words, const struct history_lost *lost)
+{
+    if (lost->known && lost->count)
+        say(words, ", %" PRIu64 " request%s lost", lost->count, lost->count == 1 ? "" : "s");
+}
+
+static void say_what(struct words *words, const struct history_record *record)
+{
     switch (record->event) {
     case HISTORY_START:
-        snprintf(words.text, sizeof words.text, "%s, pid %" PRId64, record->version, record->pid);
+        say(words, "%s, pid %" PRId64, record->version, record->pid);
         break;
     case HISTORY_UPGRADE:
-        snprintf(words.text, sizeof words.text, "%" PRIu64 " to %" PRIu64, record->from, record->to);
+        say(words, "%" PRIu64 " to %" PRIu64, record->from, record->to);
         break;
     case HISTORY_CRASH:
-        snprintf(words.text, sizeof words.text, "worker %" PRId64 " of %" PRIu64 ", pid %" PRId64 ", %s",
-            record->worker, record->generation, record->pid, record->state);
+        say(words, "worker %" PRId64 " of %" PRIu64 ", pid %" PRId64 ", %s", record->worker,
+            record->generation, record->pid, record->state);
         break;
     case HISTORY_MASTER_RESTARTED:
-        snprintf(words.text, sizeof words.text, "pid %" PRId64, record->pid);
+        say(words, "pid %" PRId64, record->pid);
+        break;
+    case HISTORY_RESTART:
+        say(words, "%" PRIu64 " worker%s of %" PRIu64, record->workers, record->workers == 1 ? "" : "s",
+            record->generation);
+        break;
+    case HISTORY_RECYCLE:
+        say(words, "worker %" PRId64 " of %" PRIu64, record->worker, record->generation);
         break;
     case HISTORY_STOP:
     case HISTORY_REFUSED:
@@ -207,26 +244,78 @@ static struct words what(const struct history_record *record)
     case HISTORY_EVENT_COUNT:
         break;
     }
-    append_who(&words, &record->who);
-    return words;
+    say_who(words, &record->who);
 }
 
-static struct words outcome(const struct history_record *record)
+static void say_end(struct words *words, const struct history_record *record)
 {
-    struct words words = {.text = ""};
+    const bool done = record->outcome == HISTORY_DONE;
+    say(words, "%s", history_outcome_name(record->outcome));
+    if (*record->phase)
+        say(words, " in %s", record->phase);
+    say(words, " %s %.2f s", done ? "in" : "after",
+        (double)(record->ended_at_ms - record->started_at_ms) / 1000);
+}
+
+static void say_outcome(struct words *words, const struct history_record *record)
+{
     if (record->event == HISTORY_UPGRADE)
-        snprintf(words.text, sizeof words.text, "%s in %.2f s", history_outcome_name(record->outcome),
-            (double)(record->ended_at_ms - record->started_at_ms) / 1000);
+        say_end(words, record);
+    else if (record->event == HISTORY_RESTART)
+        say(words, "%s", history_outcome_name(record->outcome));
     else if (record->event == HISTORY_CRASH)
-        snprintf(words.text, sizeof words.text, "%s", record->how);
+        say(words, "%s", record->how);
     else if (record->event == HISTORY_STOP)
-        snprintf(words.text, sizeof words.text, "code %" PRId64, record->code);
-    return words;
+        say(words, "code %" PRId64, record->code);
+    if (record->event == HISTORY_UPGRADE || record->event == HISTORY_CRASH)
+        say_lost(words, &record->lost);
 }
 
-static const char *text_or_unknown(const char *text)
+static void say_reason(struct words *words, const struct history_record *record)
 {
-    return *text ? text : UNKNOWN;
+    say(words, "%s", record->reason);
+    say_who(words, &record->rolled_back_by);
+}
+
+static void say_version(struct words *words, const char *before, const struct history_version *version)
+{
+    if (*version->version || *version->command)
+        say(words, "%s%s%s%s", before, version->version, *version->version && *version->command ? " " : "",
+            version->command);
+}
+
+/* Phases and steps of an upgrade, what it ran, and what crashed. */
+static void say_more(struct words *words, const struct history_record *record)
+{
+    say(words, "  ");
+    for (size_t i = 0; i < record->phase_count; i++) {
+        say(words, "%s%s", i ? ", " : "", record->phases[i].name);
+        say_time(words, record->phases[i].us);
+    }
+    for (size_t i = 0; i < record->skipped_count; i++)
+        say(words, "%s%s", i ? ", " : "; skipped: ", record->skipped[i]);
+    for (size_t i = 0; i < record->step_count; i++) {
+        const struct history_step *step = &record->steps[i];
+        say(words, "%s%s %s",
+            i             ? ", "
+            : record->cut ? "; steps: …, "
+                          : "; steps: ",
+            step->name, history_step_outcome_name(step->outcome));
+        say_time(words, step->us);
+    }
+    say_version(words, "; from ", &record->from_version);
+    say_version(words, "; to ", &record->to_version);
+    if (record->crashes)
+        say(words, "; crashes: %" PRIu64 ", requests lost: ", record->crashes);
+    if (record->crashes && record->lost.known)
+        say(words, "%" PRIu64, record->lost.count);
+    else if (record->crashes)
+        say(words, UNKNOWN);
+}
+
+static void add_cell(struct table *table, const struct words *words)
+{
+    table_add(table, "%s", words->used ? words->text : UNKNOWN);
 }
 
 /* A row that has nothing but that. */
@@ -236,35 +325,48 @@ static void add_note(struct table *table, const char *text)
         table_add(table, "%s", i == 3 ? text : UNKNOWN);
 }
 
-static void add_row(struct table *table, const struct history_line *line)
+static void add_record(struct table *table, const struct history_record *record, bool verbose)
 {
-    const struct history_record *record = &line->record;
-    if (line->later) {
-        char text[64];
-        snprintf(text, sizeof text, "record %" PRIu64 ", of a later version", record->number);
+    struct words what = {.used = 0}, outcome = {.used = 0}, reason = {.used = 0}, more = {.used = 0};
+    say_what(&what, record);
+    say_outcome(&outcome, record);
+    say_reason(&reason, record);
+    table_add(table, "%s", history_time_text(record->time_ms).text);
+    table_add(table, "%s", *record->service ? record->service : UNKNOWN);
+    table_add(
+        table, "%s", record->event == HISTORY_UPGRADE ? history_kind_name(record->kind) : record->event_name);
+    add_cell(table, &what);
+    add_cell(table, &outcome);
+    add_cell(table, &reason);
+    if (!verbose || record->event != HISTORY_UPGRADE)
+        return;
+    say_more(&more, record);
+    table_add_line(table, more.text);
+}
+
+static void add_row(struct table *table, const struct history_line *line, bool verbose)
+{
+    struct history_record record;
+    char text[64];
+    if (history_record_parse(line->text, strlen(line->text), &record, NULL) < 0) {
+        snprintf(text, sizeof text, "record %" PRIu64 ", of a later version", record.number);
         add_note(table, text);
         return;
     }
-    if (record->dropped) {
-        char dropped[64];
-        snprintf(dropped, sizeof dropped, "%" PRIu64 " records could not be kept", record->dropped);
-        add_note(table, dropped);
+    if (record.dropped) {
+        snprintf(text, sizeof text, "%" PRIu64 " records could not be kept", record.dropped);
+        add_note(table, text);
     }
-    table_add(table, "%s", history_time_text(record->time_ms).text);
-    table_add(table, "%s", text_or_unknown(record->service));
-    table_add(table, "%s", record->event_name);
-    table_add(table, "%s", text_or_unknown(what(record).text));
-    table_add(table, "%s", text_or_unknown(outcome(record).text));
-    table_add(table, "%s", text_or_unknown(record->reason));
+    add_record(table, &record, verbose);
 }
 
-bool history_lines_print(const struct history_lines *lines, FILE *out)
+bool history_lines_print(const struct history_lines *lines, bool verbose, FILE *out)
 {
     static const struct table_column columns[] = {{"TIME", false}, {"SERVICE", false}, {"EVENT", false},
         {"WHAT", false}, {"OUTCOME", false}, {"REASON", false}};
     struct table *table = table_new(columns, COUNT(columns));
     for (size_t i = 0; table && i < lines->count; i++)
-        add_row(table, &lines->lines[i]);
+        add_row(table, &lines->lines[i], verbose);
     bool printed = table && table_print(table, out, 0);
     table_free(table);
     return printed;

@@ -6,16 +6,13 @@
 #define GAPLESS_CLI_HISTORY_LINES_H
 
 #include "ipc/error.h"
-#include "master/history_record.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
 struct history_line {
-    char *text; /* without its newline */
-    bool later; /* a later version wrote it: only that it is there is known */
-    struct history_record record;
+    char *text; /* without its newline: a record of this version, or of a later one */
 };
 
 struct history_lines {
@@ -31,7 +28,8 @@ int history_lines_read(
 
 void history_lines_done(struct history_lines *lines);
 
-/* False: out of memory. */
-bool history_lines_print(const struct history_lines *lines, FILE *out);
+/* A row for each; verbose: and below that of an upgrade a line with its phases and steps. False: out of
+ * memory. */
+bool history_lines_print(const struct history_lines *lines, bool verbose, FILE *out);
 
 #endif

@@ -6,22 +6,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
 /* Digits of a double that are exact. */
 #define PRECISION 15
+/* Longest body: beside it there are version, number and newline. */
+#define BODY_MAX (HISTORY_LINE_MAX - 64)
 /* Years 0000 to 9999. */
 #define TIME_MIN_MS (INT64_C(-62167219200000))
 #define TIME_MAX_MS INT64_C(253402300799999)
 
 static const char *const event_names[HISTORY_EVENT_COUNT] = {
-    "start", "stop", "upgrade", "crash", "refused", "master_restarted", "other"};
-static const char *const outcome_names[HISTORY_OUTCOME_COUNT] = {"", "done", "failed"};
+    "start", "stop", "upgrade", "crash", "refused", "master_restarted", "restart", "recycle", "other"};
+static const char *const outcome_names[HISTORY_OUTCOME_COUNT] = {"", "done", "failed", "rolled_back"};
+static const char *const kind_names[HISTORY_KIND_COUNT] = {"upgrade", "rollback", "restart"};
+static const char *const step_names[HISTORY_STEP_OUTCOME_COUNT] = {"done", "failed", "undone", "undo_failed"};
 static const char *const farewell_names[HISTORY_FAREWELL_COUNTS] = {"enlisted", "unlistable", "answers",
     "overwritten", "inserted", "already", "more", "not_http", "too_long", "in_doubt"};
 
@@ -33,6 +35,21 @@ const char *history_event_name(enum history_event event)
 const char *history_outcome_name(enum history_outcome outcome)
 {
     return outcome < HISTORY_OUTCOME_COUNT ? outcome_names[outcome] : "";
+}
+
+const char *history_kind_name(enum history_kind kind)
+{
+    return kind < HISTORY_KIND_COUNT ? kind_names[kind] : "";
+}
+
+const char *history_step_outcome_name(enum history_step_outcome outcome)
+{
+    return outcome < HISTORY_STEP_OUTCOME_COUNT ? step_names[outcome] : "";
+}
+
+const char *history_farewell_name(enum history_farewell_count count)
+{
+    return count < HISTORY_FAREWELL_COUNTS ? farewell_names[count] : "";
 }
 
 /* ── times ── */
@@ -126,7 +143,7 @@ static void put_time(struct builder *builder, const char *key, int64_t ms)
     put_text(builder, key, history_time_text(ms).text);
 }
 
-static void put_who(struct builder *builder, const struct history_who *who)
+static void put_who(struct builder *builder, const char *key, const struct history_who *who)
 {
     if (!who->known)
         return;
@@ -137,7 +154,7 @@ static void put_who(struct builder *builder, const struct history_who *who)
     if (who->pid > 0)
         put_number(&inner, "pid", who->pid);
     builder->failed = builder->failed || inner.failed;
-    put(builder, "who", inner.object);
+    put(builder, key, inner.object);
 }
 
 static json_t *ms_json(int64_t us)
@@ -145,17 +162,61 @@ static json_t *ms_json(int64_t us)
     return us % 1000 ? json_real((double)us / 1000) : json_integer(us / 1000);
 }
 
+/* {"name", "ms"}, to which more may be added. */
+static struct builder timed(const char *name, int64_t us)
+{
+    struct builder inner = {.object = json_object()};
+    put_text(&inner, "name", name);
+    put(&inner, "ms", ms_json(us));
+    return inner;
+}
+
+static void append(struct builder *builder, json_t *list, struct builder *inner)
+{
+    if (json_array_append_new(list, inner->object) < 0 || inner->failed)
+        builder->failed = true;
+}
+
 static void put_phases(struct builder *builder, const struct history_record *record)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < record->phase_count; i++) {
-        struct builder inner = {.object = json_object()};
-        put_text(&inner, "name", record->phases[i].name);
-        put(&inner, "ms", ms_json(record->phases[i].us));
-        if (json_array_append_new(list, inner.object) < 0 || inner.failed)
-            builder->failed = true;
+        struct builder inner = timed(record->phases[i].name, record->phases[i].us);
+        append(builder, list, &inner);
     }
     put(builder, "phases", list);
+}
+
+static void put_skipped(struct builder *builder, const struct history_record *record)
+{
+    if (!record->skipped_count)
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < record->skipped_count; i++)
+        if (json_array_append_new(list, text_json(record->skipped[i])) < 0)
+            builder->failed = true;
+    put(builder, "skipped", list);
+}
+
+static void put_steps(struct builder *builder, const struct history_record *record)
+{
+    if (!record->step_count)
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < record->step_count; i++) {
+        struct builder inner = timed(record->steps[i].name, record->steps[i].us);
+        put_text(&inner, "outcome", history_step_outcome_name(record->steps[i].outcome));
+        append(builder, list, &inner);
+    }
+    put(builder, "steps", list);
+}
+
+static void put_lost(struct builder *builder, const struct history_lost *lost)
+{
+    if (lost->known)
+        put_count(builder, "lost", lost->count);
+    else
+        put(builder, "lost", json_null());
 }
 
 static void put_farewell(struct builder *builder, const struct history_farewell *farewell)
@@ -169,6 +230,29 @@ static void put_farewell(struct builder *builder, const struct history_farewell 
     put(builder, "farewell", inner.object);
 }
 
+static void put_upgrade(struct builder *builder, const struct history_record *record)
+{
+    put_text(builder, "kind", history_kind_name(record->kind));
+    put_count(builder, "from", record->from);
+    put_count(builder, "to", record->to);
+    put_text(builder, "from_version", record->from_version.version);
+    put_text(builder, "to_version", record->to_version.version);
+    put_text(builder, "from_command", record->from_version.command);
+    put_text(builder, "to_command", record->to_version.command);
+    put_time(builder, "started_at", record->started_at_ms);
+    put_time(builder, "ended_at", record->ended_at_ms);
+    put_text(builder, "outcome", history_outcome_name(record->outcome));
+    put_text(builder, "phase", record->phase);
+    put_who(builder, "rolled_back_by", &record->rolled_back_by);
+    put_phases(builder, record);
+    put_skipped(builder, record);
+    put_steps(builder, record);
+    put_count(builder, "crashes", record->crashes);
+    put_lost(builder, &record->lost);
+    put_count(builder, "idle_closed", record->idle_closed);
+    put_farewell(builder, &record->farewell);
+}
+
 static void put_event(struct builder *builder, const struct history_record *record)
 {
     switch (record->event) {
@@ -180,14 +264,7 @@ static void put_event(struct builder *builder, const struct history_record *reco
         put_number(builder, "code", record->code);
         break;
     case HISTORY_UPGRADE:
-        put_count(builder, "from", record->from);
-        put_count(builder, "to", record->to);
-        put_time(builder, "started_at", record->started_at_ms);
-        put_time(builder, "ended_at", record->ended_at_ms);
-        put_text(builder, "outcome", history_outcome_name(record->outcome));
-        put_phases(builder, record);
-        put_count(builder, "idle_closed", record->idle_closed);
-        put_farewell(builder, &record->farewell);
+        put_upgrade(builder, record);
         break;
     case HISTORY_CRASH:
         put_count(builder, "generation", record->generation);
@@ -195,16 +272,44 @@ static void put_event(struct builder *builder, const struct history_record *reco
         put_number(builder, "pid", record->pid);
         put_text(builder, "how", record->how);
         put_text(builder, "state", record->state);
+        put_lost(builder, &record->lost);
         break;
     case HISTORY_MASTER_RESTARTED:
         put_number(builder, "start", record->start);
         put_number(builder, "pid", record->pid);
+        break;
+    case HISTORY_RESTART:
+        put_count(builder, "generation", record->generation);
+        put_count(builder, "workers", record->workers);
+        put_text(builder, "outcome", history_outcome_name(record->outcome));
+        break;
+    case HISTORY_RECYCLE:
+        put_count(builder, "generation", record->generation);
+        put_number(builder, "worker", record->worker);
         break;
     case HISTORY_REFUSED:
     case HISTORY_OTHER:
     case HISTORY_EVENT_COUNT:
         break;
     }
+}
+
+/* NULL: out of memory. */
+static char *dump(const json_t *object)
+{
+    return json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(PRECISION));
+}
+
+/* The same without so many steps that it fits. */
+static char *dump_fitting(json_t *object)
+{
+    json_t *steps = json_object_get(object, "steps");
+    char *text = dump(object);
+    while (text && strlen(text) > BODY_MAX && json_array_remove(steps, 0) == 0) {
+        free(text);
+        text = json_object_set_new(object, "cut", json_true()) < 0 ? NULL : dump(object);
+    }
+    return text;
 }
 
 char *history_record_body(const struct history_record *record)
@@ -215,13 +320,14 @@ char *history_record_body(const struct history_record *record)
     put_time(&builder, "time", record->time_ms);
     put_text(&builder, "event", history_event_name(record->event));
     put_text(&builder, "service", record->service);
-    put_who(&builder, &record->who);
+    put_who(&builder, "who", &record->who);
     put_event(&builder, record);
     put_text(&builder, "reason", record->reason);
     if (record->dropped)
         put_count(&builder, "dropped", record->dropped);
-    char *text =
-        builder.failed ? NULL : json_dumps(builder.object, JSON_COMPACT | JSON_REAL_PRECISION(PRECISION));
+    if (record->cut) /* at the end, where dump_fitting() puts it */
+        put(&builder, "cut", json_true());
+    char *text = builder.failed ? NULL : dump_fitting(builder.object);
     json_decref(builder.object);
     if (text)
         memmove(text, text + 1, strlen(text)); /* without its first brace */
@@ -233,217 +339,4 @@ char *history_record_line(uint64_t number, const char *body)
     char *line;
     int length = asprintf(&line, "{\"v\":%d,\"n\":%" PRIu64 ",%s\n", HISTORY_VERSION, number, body);
     return length < 0 ? NULL : line;
-}
-
-/* ── from a line ── */
-
-/* What is read; `key` is the first that is wrong. */
-struct reader {
-    json_t *object;
-    const char *key;
-};
-
-static void wrong(struct reader *reader, const char *key)
-{
-    if (!reader->key)
-        reader->key = key;
-}
-
-static void get_text(struct reader *reader, const char *key, char *ret, size_t size)
-{
-    json_t *value = json_object_get(reader->object, key);
-    if (!value)
-        return;
-    if (!json_is_string(value) || json_string_length(value) >= size ||
-        strlen(json_string_value(value)) != json_string_length(value))
-        wrong(reader, key);
-    else
-        memcpy(ret, json_string_value(value), json_string_length(value) + 1);
-}
-
-static void get_number(struct reader *reader, const char *key, int64_t *ret)
-{
-    json_t *value = json_object_get(reader->object, key);
-    if (value && (!json_is_integer(value) || json_integer_value(value) < 0))
-        wrong(reader, key);
-    else if (value)
-        *ret = json_integer_value(value);
-}
-
-static void get_count(struct reader *reader, const char *key, uint64_t *ret)
-{
-    int64_t number = (int64_t)*ret;
-    get_number(reader, key, &number);
-    *ret = (uint64_t)number;
-}
-
-static void get_time(struct reader *reader, const char *key, int64_t *ret)
-{
-    char text[32] = "";
-    get_text(reader, key, text, sizeof text);
-    if (*text && history_time_parse(text, ret) < 0)
-        wrong(reader, key);
-}
-
-static struct reader inside(struct reader *reader, const char *key)
-{
-    struct reader inner = {.object = json_object_get(reader->object, key)};
-    if (inner.object && !json_is_object(inner.object)) {
-        wrong(reader, key);
-        inner.object = NULL;
-    }
-    return inner;
-}
-
-static void get_who(struct reader *reader, struct history_who *who)
-{
-    struct reader inner = inside(reader, "who");
-    who->uid = -1;
-    if (!inner.object)
-        return;
-    who->known = true;
-    get_text(&inner, "signal", who->signal, sizeof who->signal);
-    get_number(&inner, "uid", &who->uid);
-    get_number(&inner, "pid", &who->pid);
-    if (inner.key)
-        wrong(reader, "who");
-}
-
-static void get_phase(struct reader *reader, json_t *object, struct history_phase *phase)
-{
-    struct reader inner = {.object = object};
-    if (!json_is_object(object)) {
-        wrong(reader, "phases");
-        return;
-    }
-    get_text(&inner, "name", phase->name, sizeof phase->name);
-    json_t *ms = json_object_get(object, "ms");
-    double value = json_number_value(ms);
-    if (!json_is_number(ms) || !*phase->name || !(value >= 0 && value < 1e12))
-        wrong(reader, "phases");
-    else
-        phase->us = llround(value * 1000);
-    if (inner.key)
-        wrong(reader, "phases");
-}
-
-static void get_phases(struct reader *reader, struct history_record *record)
-{
-    json_t *list = json_object_get(reader->object, "phases"), *each;
-    size_t i;
-    if (list && (!json_is_array(list) || json_array_size(list) > HISTORY_PHASES_MAX)) {
-        wrong(reader, "phases");
-        return;
-    }
-    json_array_foreach(list, i, each) get_phase(reader, each, &record->phases[record->phase_count++]);
-}
-
-static void get_farewell(struct reader *reader, struct history_farewell *farewell)
-{
-    struct reader inner = inside(reader, "farewell");
-    farewell->known = inner.object != NULL;
-    for (size_t i = 0; inner.object && i < HISTORY_FAREWELL_COUNTS; i++)
-        get_count(&inner, farewell_names[i], &farewell->counts[i]);
-    if (inner.key)
-        wrong(reader, "farewell");
-}
-
-static void get_event(struct reader *reader, struct history_record *record)
-{
-    char outcome[16] = "";
-    get_text(reader, "event", record->event_name, sizeof record->event_name);
-    if (!*record->event_name)
-        wrong(reader, "event");
-    record->event = HISTORY_OTHER;
-    for (unsigned i = 0; i < HISTORY_OTHER; i++)
-        if (strcmp(record->event_name, event_names[i]) == 0)
-            record->event = (enum history_event)i;
-    get_text(reader, "outcome", outcome, sizeof outcome);
-    for (unsigned i = 1; i < HISTORY_OUTCOME_COUNT; i++)
-        if (strcmp(outcome, outcome_names[i]) == 0)
-            record->outcome = (enum history_outcome)i;
-    if (record->event == HISTORY_UPGRADE && !record->outcome)
-        wrong(reader, "outcome");
-}
-
-static void get_fields(struct reader *reader, struct history_record *record)
-{
-    if (!json_object_get(reader->object, "time"))
-        wrong(reader, "time");
-    get_time(reader, "time", &record->time_ms);
-    get_text(reader, "service", record->service, sizeof record->service);
-    get_text(reader, "reason", record->reason, sizeof record->reason);
-    get_count(reader, "dropped", &record->dropped);
-    get_who(reader, &record->who);
-    get_text(reader, "version", record->version, sizeof record->version);
-    get_number(reader, "pid", &record->pid);
-    get_number(reader, "start", &record->start);
-    get_number(reader, "code", &record->code);
-    get_count(reader, "from", &record->from);
-    get_count(reader, "to", &record->to);
-    get_time(reader, "started_at", &record->started_at_ms);
-    get_time(reader, "ended_at", &record->ended_at_ms);
-    get_phases(reader, record);
-    get_count(reader, "idle_closed", &record->idle_closed);
-    get_farewell(reader, &record->farewell);
-    get_count(reader, "generation", &record->generation);
-    get_number(reader, "worker", &record->worker);
-    get_text(reader, "how", record->how, sizeof record->how);
-    get_text(reader, "state", record->state, sizeof record->state);
-}
-
-static json_t *load(const char *line, size_t length, struct error *error)
-{
-    json_error_t why;
-    json_t *object =
-        length >= HISTORY_LINE_MAX ? NULL : json_loadb(line, length, JSON_REJECT_DUPLICATES, &why);
-    if (!json_is_object(object)) {
-        json_decref(object);
-        error_set(error, EBADMSG, BLAME_PEER, "not a JSON object");
-        return NULL;
-    }
-    return object;
-}
-
-/* Version and number: what every version has. */
-static int get_head(json_t *object, int64_t *ret_version, uint64_t *ret_number, struct error *error)
-{
-    json_t *version = json_object_get(object, "v"), *number = json_object_get(object, "n");
-    if (!json_is_integer(version) || json_integer_value(version) < 1 || !json_is_integer(number) ||
-        json_integer_value(number) < 1)
-        return error_set(error, EBADMSG, BLAME_PEER, "no version or no number");
-    *ret_version = json_integer_value(version);
-    *ret_number = (uint64_t)json_integer_value(number);
-    return 0;
-}
-
-int history_record_parse(
-    const char *line, size_t length, struct history_record *ret_record, struct error *error)
-{
-    *ret_record = (struct history_record){.who = {.uid = -1}};
-    struct reader reader = {.object = load(line, length, error)};
-    if (!reader.object)
-        return -EBADMSG;
-    int64_t version = 0;
-    int r = get_head(reader.object, &version, &ret_record->number, error);
-    if (r == 0 && version != HISTORY_VERSION)
-        r = error_set(error, EPROTONOSUPPORT, BLAME_PEER, "of version %" PRId64 ", this is %d", version,
-            HISTORY_VERSION);
-    if (r == 0) {
-        get_event(&reader, ret_record);
-        get_fields(&reader, ret_record);
-        if (reader.key)
-            r = error_set(error, EBADMSG, BLAME_PEER, "\"%s\" is missing or wrong", reader.key);
-    }
-    json_decref(reader.object);
-    return r;
-}
-
-int history_record_number(const char *line, size_t length, uint64_t *ret_number)
-{
-    int64_t version = 0;
-    json_t *object = load(line, length, NULL);
-    int r = object ? get_head(object, &version, ret_number, NULL) : -EBADMSG;
-    json_decref(object);
-    return r;
 }

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static Gapless__State__Who *save_who(struct arena *arena, const struct history_who *who)
+Gapless__State__Who *state_save_who(struct arena *arena, const struct history_who *who)
 {
     Gapless__State__Who *ret = arena_take(arena, 1, sizeof *ret);
     if (!ret)
@@ -24,7 +24,7 @@ static Gapless__State__Who *save_who(struct arena *arena, const struct history_w
     return ret;
 }
 
-static void restore_who(struct history_who *who, const Gapless__State__Who *from)
+void state_restore_who(struct history_who *who, const Gapless__State__Who *from)
 {
     *who = (struct history_who){.known = from && from->known, .uid = -1};
     if (!from)
@@ -53,25 +53,106 @@ void state_restore_farewell(struct history_farewell *farewell, size_t count, con
         memcpy(farewell->counts, counts, sizeof farewell->counts);
 }
 
+static Gapless__State__Version *save_version(struct arena *arena, const struct history_version *version)
+{
+    Gapless__State__Version *ret = arena_take(arena, 1, sizeof *ret);
+    if (!ret)
+        return NULL;
+    gapless__state__version__init(ret);
+    ret->version = (char *)version->version;
+    ret->command = (char *)version->command;
+    return ret;
+}
+
+static void restore_version(struct history_version *version, const Gapless__State__Version *from)
+{
+    if (!from)
+        return;
+    snprintf(version->version, sizeof version->version, "%s", from->version);
+    snprintf(version->command, sizeof version->command, "%s", from->command);
+}
+
+static void save_phases(struct arena *arena, const struct history_record *record, Gapless__State__Story *ret)
+{
+    ret->phases = arena_take(arena, record->phase_count, sizeof *ret->phases);
+    ret->skipped = arena_take(arena, record->skipped_count, sizeof *ret->skipped);
+    for (size_t i = 0; ret->phases && i < record->phase_count; i++) {
+        Gapless__State__Phase *phase = arena_take(arena, 1, sizeof *phase);
+        if (!phase)
+            return;
+        gapless__state__phase__init(phase);
+        phase->name = (char *)record->phases[i].name;
+        phase->us = record->phases[i].us;
+        ret->phases[ret->n_phases++] = phase;
+    }
+    for (size_t i = 0; ret->skipped && i < record->skipped_count; i++)
+        ret->skipped[ret->n_skipped++] = (char *)record->skipped[i];
+}
+
+static void restore_phases(struct history_record *record, const Gapless__State__Story *from)
+{
+    for (size_t i = 0; i < from->n_phases && i < HISTORY_PHASES_MAX; i++) {
+        struct history_phase *phase = &record->phases[record->phase_count++];
+        snprintf(phase->name, sizeof phase->name, "%s", from->phases[i]->name);
+        phase->us = from->phases[i]->us;
+    }
+    for (size_t i = 0; i < from->n_skipped && i < HISTORY_PHASES_MAX; i++)
+        snprintf(record->skipped[record->skipped_count++], HISTORY_PHASE_SIZE, "%s", from->skipped[i]);
+}
+
+static void save_steps(struct arena *arena, const struct history_record *record, Gapless__State__Story *ret)
+{
+    ret->steps = arena_take(arena, record->step_count, sizeof *ret->steps);
+    for (size_t i = 0; ret->steps && i < record->step_count; i++) {
+        Gapless__State__Step *step = arena_take(arena, 1, sizeof *step);
+        if (!step)
+            return;
+        gapless__state__step__init(step);
+        step->name = (char *)record->steps[i].name;
+        step->us = record->steps[i].us;
+        step->outcome = record->steps[i].outcome;
+        ret->steps[ret->n_steps++] = step;
+    }
+    ret->cut = record->cut;
+}
+
+static void restore_steps(struct history_record *record, const Gapless__State__Story *from)
+{
+    for (size_t i = 0; i < from->n_steps && i < HISTORY_STEPS_MAX; i++) {
+        struct history_step *step = &record->steps[record->step_count++];
+        snprintf(step->name, sizeof step->name, "%s", from->steps[i]->name);
+        step->us = from->steps[i]->us;
+        step->outcome = (enum history_step_outcome)from->steps[i]->outcome;
+    }
+    record->cut = from->cut;
+}
+
 static void save_story(struct arena *arena, const struct upgrade_story *story, Gapless__State__Story *ret)
 {
+    const struct history_record *record = &story->record;
     gapless__state__story__init(ret);
-    ret->from = story->from;
-    ret->to = story->to;
-    ret->who = save_who(arena, &story->who);
-    ret->started_at_ms = story->started_at_ms;
-    ret->started_us = story->started_us;
-    ret->switched_us = story->switched_us;
-    ret->spawn_us = story->spawn_us;
-    ret->switch_us = story->switch_us;
-    ret->idle_closed = story->idle_closed;
-    state_save_farewell(arena, &story->farewell, &ret->n_farewell, &ret->farewell);
+    ret->kind = record->kind;
+    ret->from = record->from;
+    ret->to = record->to;
+    ret->who = state_save_who(arena, &record->who);
+    ret->from_version = save_version(arena, &record->from_version);
+    ret->to_version = save_version(arena, &record->to_version);
+    ret->started_at_ms = record->started_at_ms;
+    save_phases(arena, record, ret);
+    save_steps(arena, record, ret);
+    ret->crashes = record->crashes;
+    ret->lost_known = record->lost.known;
+    ret->lost = record->lost.count;
+    ret->idle_closed = record->idle_closed;
+    state_save_farewell(arena, &record->farewell, &ret->n_farewell, &ret->farewell);
+    ret->since_us = story->since_us;
+    ret->committed = story->committed;
 }
 
 void state_save_stories(struct arena *arena, const struct service *service, Gapless__State__Service *ret)
 {
     size_t count = 0;
-    ret->asked_by = save_who(arena, &service->asked_by);
+    ret->asked_by = state_save_who(arena, &service->asked_by);
     for (const struct upgrade_story *story = service->stories; story; story = story->next)
         count++;
     ret->stories = arena_take(arena, count, sizeof *ret->stories);
@@ -84,25 +165,38 @@ void state_save_stories(struct arena *arena, const struct service *service, Gapl
     }
 }
 
+static void restore_story(
+    const struct service *service, struct upgrade_story *story, const Gapless__State__Story *from)
+{
+    struct history_record *record = &story->record;
+    record->event = HISTORY_UPGRADE;
+    snprintf(record->service, sizeof record->service, "%s", service->name);
+    record->kind = (enum history_kind)from->kind;
+    record->from = from->from;
+    record->to = from->to;
+    state_restore_who(&record->who, from->who);
+    restore_version(&record->from_version, from->from_version);
+    restore_version(&record->to_version, from->to_version);
+    record->started_at_ms = from->started_at_ms;
+    restore_phases(record, from);
+    restore_steps(record, from);
+    record->crashes = from->crashes;
+    record->lost = (struct history_lost){.known = from->lost_known, .count = from->lost};
+    record->idle_closed = from->idle_closed;
+    state_restore_farewell(&record->farewell, from->n_farewell, from->farewell);
+    story->since_us = from->since_us;
+    story->committed = from->committed;
+}
+
 int state_restore_stories(struct service *service, const Gapless__State__Service *from)
 {
     struct upgrade_story **end = &service->stories;
-    restore_who(&service->asked_by, from->asked_by);
+    state_restore_who(&service->asked_by, from->asked_by);
     for (size_t i = 0; i < from->n_stories; i++) {
-        const Gapless__State__Story *kept = from->stories[i];
         struct upgrade_story *story = calloc(1, sizeof *story);
         if (!story)
             return -ENOMEM;
-        story->from = kept->from;
-        story->to = kept->to;
-        restore_who(&story->who, kept->who);
-        story->started_at_ms = kept->started_at_ms;
-        story->started_us = kept->started_us;
-        story->switched_us = kept->switched_us;
-        story->spawn_us = kept->spawn_us;
-        story->switch_us = kept->switch_us;
-        story->idle_closed = kept->idle_closed;
-        state_restore_farewell(&story->farewell, kept->n_farewell, kept->farewell);
+        restore_story(service, story, from->stories[i]);
         *end = story;
         end = &story->next;
     }
@@ -113,7 +207,7 @@ void state_save_history(struct arena *arena, const struct master *master, Gaples
 {
     struct history_kept kept;
     history_keep(master->history, &kept);
-    ret->stopped_by = save_who(arena, &master->stopped_by);
+    ret->stopped_by = state_save_who(arena, &master->stopped_by);
     ret->stop_reason = (char *)master->stop_reason;
     ret->history_last = kept.last;
     ret->history_dropped = kept.dropped;
@@ -131,7 +225,7 @@ void state_save_history(struct arena *arena, const struct master *master, Gaples
 
 void state_restore_history(struct master *master, const Gapless__State__State *from)
 {
-    restore_who(&master->stopped_by, from->stopped_by);
+    state_restore_who(&master->stopped_by, from->stopped_by);
     snprintf(master->stop_reason, sizeof master->stop_reason, "%s", from->stop_reason);
     master->history = history_open(master);
     history_restore(master->history, from->history_last, from->history_dropped);

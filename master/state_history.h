@@ -14,8 +14,12 @@ struct service;
 /* What is saved is lent from the master; lists are the arena's. */
 void state_save_history(struct arena *arena, const struct master *master, Gapless__State__State *ret);
 void state_save_stories(struct arena *arena, const struct service *service, Gapless__State__Service *ret);
+Gapless__State__Who *state_save_who(struct arena *arena, const struct history_who *who);
 void state_save_farewell(
     struct arena *arena, const struct history_farewell *farewell, size_t *ret_count, uint64_t **ret_counts);
+
+/* NULL is allowed. */
+void state_restore_who(struct history_who *who, const Gapless__State__Who *from);
 
 /* Opens the history, by the configuration, and goes on with what it had. */
 void state_restore_history(struct master *master, const Gapless__State__State *from);

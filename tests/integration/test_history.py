@@ -86,8 +86,15 @@ class EventsTest(HistoryCase):
         self.assertNotIn("signal", upgrade["who"])
         self.assertGreater(upgrade["who"]["pid"], 0)
         self.assertLess(upgrade["started_at"], upgrade["ended_at"])
-        self.assertEqual([phase["name"] for phase in upgrade["phases"]], ["spawn", "switch", "drain"])
+        self.assertEqual(upgrade["kind"], "upgrade")
+        command = f"{self.dir}/web"
+        self.assertEqual((upgrade["from_command"], upgrade["to_command"]), (command, command))
+        phases = [phase["name"] for phase in upgrade["phases"]]
+        self.assertEqual([name for name in phases if name in ("spawn", "switch", "commit", "retire")],
+                         ["spawn", "switch", "commit", "retire"])
         self.assertTrue(all(phase["ms"] >= 0 for phase in upgrade["phases"]))
+        self.assertEqual((upgrade["crashes"], upgrade["lost"]), (0, 0))
+        self.assertNotIn("phase", upgrade)
         self.assertNotIn("reason", upgrade)
 
     def test_hangup_names_the_signal_and_its_sender(self):
@@ -105,14 +112,14 @@ class EventsTest(HistoryCase):
         self.assertIn("code 3", crash["how"])
         self.assertEqual((upgrade["from"], upgrade["to"], upgrade["outcome"]), (1, 2, "failed"))
         self.assertIn("code 3", upgrade["reason"])
-        self.assertEqual([phase["name"] for phase in upgrade["phases"]], ["spawn"])
+        self.assertEqual(upgrade["phase"], upgrade["phases"][-1]["name"])
 
     def test_refusals_are_told_with_their_reason(self):
         configuration = self.write("gapless.yaml", "")
 
         def configure(text):
             self.write("gapless.yaml", text)
-        good = f"services: {{web: {{command: {self.dir}/web, listen: 'tcp:127.0.0.1:{self.port}'}}}}\n"
+        good = f"services: {{web: {{command: {self.dir}/web, listen: 'tcp:127.0.0.1:{self.port}', observe: {{window: 0}}}}}}\n"
         configure(good)
         gapless = self.serve("-c", configuration, history=str(self.path))
         configure("services: {web: {comand: x}}\n")
@@ -177,11 +184,12 @@ class EventsTest(HistoryCase):
 
     def test_nothing_runs_and_no_descriptor_is_left_when_there_is_nothing_to_write(self):
         gapless = self.run_web()
-        self.wait_records("start")
+        gapless.upgrade_by_hup()  # from here on the version before is held
+        self.wait_records("start", "upgrade")
         harness.wait_until(lambda: len(harness.descendants_of(gapless.pid)) == 2, "the writer to end")
         before = len(harness.descriptors(gapless.master_pid()))
         gapless.upgrade_by_hup()
-        self.wait_records("start", "upgrade")
+        self.wait_records("start", "upgrade", "upgrade")
         harness.wait_until(lambda: len(harness.descendants_of(gapless.pid)) == 2, "the writer to end")
         harness.wait_until(lambda: len(harness.descriptors(gapless.master_pid())) == before, f"{before} descriptors")
         self.assertEqual(harness.zombies_below(gapless.pid), [])
@@ -396,6 +404,10 @@ class VerbTest(HistoryCase):
         self.assertEqual(lines[0].split(), ["TIME", "SERVICE", "EVENT", "WHAT", "OUTCOME", "REASON"])
         self.assertEqual([line.split()[1:3] for line in lines[1:]], [["-", "start"], ["web", "upgrade"]])
         self.assertIn("1 to 2, SIGHUP", lines[2])
+        verbose = gapless.verb("history", "-v").stdout.splitlines()
+        self.assertEqual(verbose[:3], lines)
+        self.assertRegex(verbose[3], r"^  .*spawn [0-9.]+ m?s, .*switch [0-9.]+ ms, .*retire [0-9.]+ m?s")
+        self.assertEqual(len(verbose), 4)
         self.assertEqual(gapless.verb("history", "--json").stdout, self.path.read_text())
         self.assertEqual(gapless.verb("history", "--json", "-n", "1").stdout, self.path.read_text().splitlines()[1] + "\n")
         self.assertEqual(gapless.verb("history", "--json", "web").stdout, self.path.read_text().splitlines()[1] + "\n")
@@ -436,4 +448,4 @@ class VerbTest(HistoryCase):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=3)
