@@ -30,7 +30,8 @@ static bool print_progress(const struct exchange *exchange, const Gapless__Admin
     if (exchange->json)
         return status_json_print(stdout, &reply->base, false);
     const Gapless__Admin__Progress *progress = reply->progress;
-    printf("%8.2f s  ", (double)progress->elapsed_ms / 1000);
+    if (!exchange->untimed)
+        printf("%8.2f s  ", (double)progress->elapsed_ms / 1000);
     table_put_text(stdout, progress->service);
     printf("  ");
     table_put_text(stdout, progress->phase);
@@ -44,7 +45,9 @@ static bool print_progress(const struct exchange *exchange, const Gapless__Admin
 static void print_failure(const struct exchange *exchange, const Gapless__Admin__Result *result)
 {
     fputs("gapless: ", stderr);
-    if (result->code != VERB_USAGE)
+    if (result->code == VERB_FAILED && status_is_rolled_back(result->reason))
+        fprintf(stderr, "the %s was ", exchange->verb);
+    else if (result->code != VERB_USAGE)
         fprintf(stderr, "the %s %s%s", exchange->verb,
             result->code == VERB_REFUSED ? "was refused" : "failed", *result->reason ? ": " : "");
     table_put_text(stderr, result->reason);

@@ -16,8 +16,9 @@
 struct exchange {
     const char *verb; /* for messages: "the VERB goes on" */
     struct client_target target;
-    bool json;  /* a status as one object; progress and result as one object a line */
-    bool watch; /* it may take long: no time-out, and Ctrl-C only stops watching */
+    bool json;    /* a status as one object; progress and result as one object a line */
+    bool untimed; /* progress without the time since the request */
+    bool watch;   /* it may take long: no time-out, and Ctrl-C only stops watching */
 };
 
 /* Asks and prints. Returns the exit code of the verb. */

@@ -26,9 +26,11 @@ struct verb {
 static const struct verb verbs[] = {
     {"run", "run services in the foreground; also the entrypoint of a container", verb_run},
     {"upgrade", "start the new version beside the old one and let it take over", verb_upgrade},
+    {"rollback", "go back to the version before", verb_rollback},
+    {"restart", "replace the workers one by one, the same version", verb_restart},
     {"stop", "let the workers finish what they have begun, and stop", verb_stop},
     {"status", "show services, generations and workers", verb_status},
-    {"history", "show what happened: upgrades, crashes, refusals, starts and stops", verb_history},
+    {"history", "show what happened: upgrades, rollbacks, crashes, refusals, starts and stops", verb_history},
     {"check", "say whether a configuration is right", verb_check},
     {"doctor", "say what this host can do, by trying it", verb_doctor},
     {"help", NULL, verb_help},

@@ -57,7 +57,7 @@ static int parse_long(
     return value ? 0 : 2;
 }
 
-/* One `-n VALUE` or `-nVALUE`; the results are those of parse_long(). */
+/* One `-v`, `-n VALUE` or `-nVALUE`; the results are those of parse_long(). */
 static int parse_short(
     const struct option_set *set, const char *argument, const char *next, struct error *error)
 {
@@ -65,6 +65,12 @@ static int parse_short(
         const struct option_spec *spec = &set->specs[i];
         if (!spec->letter || spec->letter != argument[1])
             continue;
+        if (spec->flag && argument[2])
+            return error_set(error, EINVAL, BLAME_USER, "-%c takes no value", spec->letter);
+        if (spec->flag) {
+            *spec->flag = true;
+            return 0;
+        }
         if (!argument[2] && !next)
             return error_set(error, EINVAL, BLAME_USER, "-%c needs a value", spec->letter);
         *spec->value = argument[2] ? argument + 2 : next;

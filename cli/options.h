@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The options of a verb: `--name`, `--name VALUE`, `--name=VALUE`, `-n VALUE`, `-nVALUE`, operands among
- * them, `--` before operands that begin with a dash. `--help` and `-h` always are.
+ * The options of a verb: `--name`, `--name VALUE`, `--name=VALUE`, `-n`, `-n VALUE`, `-nVALUE`, operands
+ * among them, `--` before operands that begin with a dash. `--help` and `-h` always are.
  */
 #ifndef GAPLESS_CLI_OPTIONS_H
 #define GAPLESS_CLI_OPTIONS_H
@@ -13,7 +13,7 @@
 
 struct option_spec {
     const char *name;   /* without the dashes */
-    char letter;        /* of the short form of one with a value: -n 5, -n5; 0: none */
+    char letter;        /* of the short form: -v, -n 5, -n5; 0: none */
     bool *flag;         /* set when it is there; NULL for one with a value */
     const char **value; /* lent from argv; the last one counts */
 };

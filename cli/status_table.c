@@ -139,14 +139,36 @@ static bool print_generations(FILE *out, const Gapless__Admin__Service *service)
     return done;
 }
 
+bool status_is_rolled_back(const char *reason)
+{
+    static const char words[] = "rolled back";
+    return strncmp(reason, words, sizeof words - 1) == 0;
+}
+
+static void print_running(FILE *out, const Gapless__Admin__Upgrade *upgrade)
+{
+    print_text(out, "  upgrade ", upgrade->state, "");
+    if (upgrade->has_from && upgrade->has_to)
+        fprintf(out, ", %" PRIu64 " to %" PRIu64, upgrade->from, upgrade->to);
+    else if (upgrade->has_to)
+        fprintf(out, ", to %" PRIu64, upgrade->to);
+    print_text(out, ", phase ", upgrade->phase, "");
+    if (upgrade->has_ends_in_s)
+        fprintf(out, " for another %.1f s", upgrade->ends_in_s > 0 ? upgrade->ends_in_s : 0);
+    print_text(out, ", since ", upgrade->started_at, "\n");
+}
+
 static void print_upgrade(FILE *out, const Gapless__Admin__Upgrade *upgrade)
 {
-    if (upgrade->phase) {
-        print_text(out, "  upgrade ", upgrade->state, "");
-        print_text(out, ", phase ", upgrade->phase, "");
-        print_text(out, ", since ", upgrade->started_at, "\n");
-    }
-    if (upgrade->reason && *upgrade->reason)
+    if (upgrade->phase)
+        print_running(out, upgrade);
+    if (upgrade->previous && *upgrade->previous)
+        print_text(out, "  a rollback goes back to ", upgrade->previous, "\n");
+    if (!upgrade->reason || !*upgrade->reason)
+        return;
+    if (status_is_rolled_back(upgrade->reason))
+        print_text(out, "  the last upgrade was ", upgrade->reason, "\n");
+    else
         print_text(out, "  the last upgrade failed: ", upgrade->reason, "\n");
 }
 

@@ -11,6 +11,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+/* Of an upgrade that was rolled back the reason begins so ("rolled back in observe: …"), and goes on a
+ * sentence that has its verb yet to come. */
+bool status_is_rolled_back(const char *reason);
+
 /* False: out of memory. */
 bool status_table_print(FILE *out, const Gapless__Admin__Status *status);
 

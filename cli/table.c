@@ -3,6 +3,12 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
+
+struct line {
+    size_t row; /* below this one */
+    char *text;
+};
 
 struct table {
     const struct table_column *columns;
@@ -10,6 +16,9 @@ struct table {
     char **cells;
     size_t count;
     size_t capacity;
+    struct line *lines;
+    size_t line_count;
+    size_t line_capacity;
     bool failed;
 };
 
@@ -32,6 +41,9 @@ void table_free(struct table *table)
     for (size_t i = 0; i < table->count; i++)
         free(table->cells[i]);
     free(table->cells);
+    for (size_t i = 0; i < table->line_count; i++)
+        free(table->lines[i].text);
+    free(table->lines);
     free(table);
 }
 
@@ -63,6 +75,26 @@ void table_add(struct table *table, const char *format, ...)
     } else {
         table->cells[table->count++] = cell;
     }
+}
+
+void table_add_line(struct table *table, const char *text)
+{
+    struct line line = {.text = strdup(text)};
+    if (line.text && table->line_count == table->line_capacity) {
+        size_t capacity = table->line_capacity ? 2 * table->line_capacity : 16;
+        struct line *lines = reallocarray(table->lines, capacity, sizeof *lines);
+        if (lines) {
+            table->lines = lines;
+            table->line_capacity = capacity;
+        }
+    }
+    if (!line.text || table->line_count == table->line_capacity) {
+        free(line.text);
+        table->failed = true;
+        return;
+    }
+    line.row = table->count / table->column_count - 1;
+    table->lines[table->line_count++] = line;
 }
 
 /* Characters, as far as a terminal's columns go by them: the bytes that begin one in UTF-8. */
@@ -103,6 +135,16 @@ static void print_row(const struct table *table, FILE *out, char *const *row, co
     fputc('\n', out);
 }
 
+/* Those below the row, from *line on. */
+static void print_lines(const struct table *table, FILE *out, size_t row, unsigned indent, size_t *line)
+{
+    for (; *line < table->line_count && table->lines[*line].row <= row; ++*line) {
+        put_padding(out, indent);
+        table_put_text(out, table->lines[*line].text);
+        fputc('\n', out);
+    }
+}
+
 bool table_print(const struct table *table, FILE *out, unsigned indent)
 {
     size_t *widths = calloc(table->column_count, sizeof *widths);
@@ -115,9 +157,11 @@ bool table_print(const struct table *table, FILE *out, unsigned indent)
         if (width > widths[i % table->column_count])
             widths[i % table->column_count] = width;
     }
+    size_t line = 0;
     for (size_t i = 0; i + table->column_count <= table->count; i += table->column_count) {
         put_padding(out, indent);
         print_row(table, out, table->cells + i, widths);
+        print_lines(table, out, i / table->column_count, indent, &line);
     }
     free(widths);
     return true;

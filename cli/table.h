@@ -26,6 +26,9 @@ void table_free(struct table *table);
 /* Appends a cell, row by row. Out of memory is remembered for table_print(). */
 void table_add(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A line of its own below the last whole row, which widens no column. */
+void table_add_line(struct table *table, const char *text);
+
 /* Prints the whole rows, each with `indent` spaces before it and none behind it. False: out of memory, now or
  * before. */
 bool table_print(const struct table *table, FILE *out, unsigned indent);

@@ -18,6 +18,8 @@ enum verb_exit {
 int verb_run(int argc, char *const argv[]);
 int verb_status(int argc, char *const argv[]);
 int verb_upgrade(int argc, char *const argv[]);
+int verb_rollback(int argc, char *const argv[]);
+int verb_restart(int argc, char *const argv[]);
 int verb_history(int argc, char *const argv[]);
 int verb_stop(int argc, char *const argv[]);
 int verb_check(int argc, char *const argv[]);

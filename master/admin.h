@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The admin socket: where `gapless status`, `upgrade` and `stop` reach the master (ipc/admin.proto).
+ * The admin socket: where `gapless status`, `upgrade`, `rollback`, `restart` and `stop` reach the master
+ * (ipc/admin.proto).
  *
  * Runs in the master, on its event loop, and never blocks. It listens, checks who is there (SO_PEERCRED: root
  * or the master's own user), reads one request a connection and gives it to the core by a callback of `struct
@@ -43,8 +44,12 @@ struct admin_ops {
     /* Answer with admin_reply_status(). */
     void (*status)(void *ctx, struct admin_request *request);
     /* Progress while it goes on, then a result: when the upgrade has ended, or, with `no_wait`, once it is
-     * accepted. `upgrade` is valid during the call only. */
+     * accepted; with `dry_run` when the plan has been told. `upgrade` is valid during the call only; so is
+     * what the next two are given, which are answered in the same way. */
     void (*upgrade)(void *ctx, struct admin_request *request, const Gapless__Admin__UpgradeRequest *upgrade);
+    void (*rollback)(
+        void *ctx, struct admin_request *request, const Gapless__Admin__RollbackRequest *rollback);
+    void (*restart)(void *ctx, struct admin_request *request, const Gapless__Admin__RestartRequest *restart);
     /* Progress while it goes on, then a result when everything has stopped. */
     void (*stop)(void *ctx, struct admin_request *request);
     /* The client is gone: drop the pointer. What it asked for goes on. */

@@ -209,6 +209,14 @@ static void dispatch(struct admin_request *client, const Gapless__Admin__Request
         set_state(client, CLIENT_ASKING);
         ops->upgrade(ctx, client, request->upgrade);
         return;
+    case GAPLESS__ADMIN__REQUEST__BODY_ROLLBACK:
+        set_state(client, CLIENT_ASKING);
+        ops->rollback(ctx, client, request->rollback);
+        return;
+    case GAPLESS__ADMIN__REQUEST__BODY_RESTART:
+        set_state(client, CLIENT_ASKING);
+        ops->restart(ctx, client, request->restart);
+        return;
     case GAPLESS__ADMIN__REQUEST__BODY_STOP:
         set_state(client, CLIENT_ASKING);
         ops->stop(ctx, client);

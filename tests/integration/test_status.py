@@ -16,7 +16,7 @@ TRACKER = {"name", "precision", "reason"}
 LISTENER = {"name", "address", "steering", "reason"}
 GENERATION = {"id", "state", "version", "started_at", "idle_closed", "workers", "farewell"}
 WORKER = {"pid", "state", "connections", "in_flight", "requests", "bytes_in", "bytes_out"}
-UPGRADE = {"state", "phase", "started_at", "reason"}
+UPGRADE = {"state", "phase", "started_at", "reason", "from", "to", "ends_in_s", "previous"}
 
 
 class StatusTest(harness.TestCase):
@@ -163,7 +163,7 @@ class UpgradeVerbTest(harness.TestCase):
 
 class HelpTest(harness.TestCase):
     def test_help_of_every_verb_is_printed_with_0(self):
-        for verb in ([], ["run"], ["status"], ["upgrade"], ["stop"]):
+        for verb in ([], ["run"], ["status"], ["upgrade"], ["rollback"], ["restart"], ["stop"], ["history"]):
             with self.subTest(verb=verb):
                 done = harness.run_gapless(*verb, "--help")
                 self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -37,10 +37,10 @@ struct core {
     struct event_base *base;
     struct admin *admin;
     /* What happened. */
-    unsigned status, upgrade, stop, cancelled, refused;
+    unsigned status, upgrade, rollback, restart, stop, cancelled, refused;
     struct admin_request *request; /* the last one that was not answered at once */
     char service[64];
-    bool no_wait;
+    bool no_wait, dry_run;
     struct error why;
     uid_t refused_uid;
     /* What to do. */
@@ -88,6 +88,27 @@ static void core_upgrade(
     core->request = request;
     snprintf(core->service, sizeof core->service, "%s", upgrade->service ? upgrade->service : "");
     core->no_wait = upgrade->has_no_wait && upgrade->no_wait;
+    core->dry_run = upgrade->has_dry_run && upgrade->dry_run;
+}
+
+static void core_rollback(
+    void *ctx, struct admin_request *request, const Gapless__Admin__RollbackRequest *rollback)
+{
+    struct core *core = ctx;
+    core->rollback++;
+    core->request = request;
+    snprintf(core->service, sizeof core->service, "%s", rollback->service ? rollback->service : "");
+    core->no_wait = rollback->has_no_wait && rollback->no_wait;
+}
+
+static void core_restart(
+    void *ctx, struct admin_request *request, const Gapless__Admin__RestartRequest *restart)
+{
+    struct core *core = ctx;
+    core->restart++;
+    core->request = request;
+    snprintf(core->service, sizeof core->service, "%s", restart->service ? restart->service : "");
+    core->no_wait = restart->has_no_wait && restart->no_wait;
 }
 
 static void core_stop(void *ctx, struct admin_request *request)
@@ -118,6 +139,8 @@ static void core_refused(void *ctx, uid_t uid, pid_t pid, const struct error *wh
 static const struct admin_ops core_ops = {
     .status = core_status,
     .upgrade = core_upgrade,
+    .rollback = core_rollback,
+    .restart = core_restart,
     .stop = core_stop,
     .cancelled = core_cancelled,
     .refused = core_refused,

@@ -31,6 +31,50 @@ static void admin_gives_the_core_what_was_asked_and_by_whom(void **state)
     peer_close(&peer);
 }
 
+static void admin_gives_the_core_rollback_restart_and_dry_run(void **state)
+{
+    struct core *core = *state;
+    core_open(core);
+    struct peer peer;
+    uint8_t frame[64];
+    Gapless__Admin__Request request = GAPLESS__ADMIN__REQUEST__INIT;
+    Gapless__Admin__RollbackRequest rollback = GAPLESS__ADMIN__ROLLBACK_REQUEST__INIT;
+    rollback.service = (char *)"web";
+    request.body_case = GAPLESS__ADMIN__REQUEST__BODY_ROLLBACK;
+    request.rollback = &rollback;
+    peer_connect(&peer, core->path);
+    peer_send(&peer, frame, request_frame(&request, frame));
+    assert_true(core_run_until(core, core->rollback == 1));
+    assert_string_equal(core->service, "web");
+    assert_false(core->no_wait);
+    admin_reply_result(core->request, 3, "nothing to go back to");
+    peer_expect_result(core, &peer, 3, "nothing to go back to");
+    peer_close(&peer);
+    Gapless__Admin__RestartRequest restart = GAPLESS__ADMIN__RESTART_REQUEST__INIT;
+    restart.has_no_wait = restart.no_wait = 1;
+    request.body_case = GAPLESS__ADMIN__REQUEST__BODY_RESTART;
+    request.restart = &restart;
+    peer_connect(&peer, core->path);
+    peer_send(&peer, frame, request_frame(&request, frame));
+    assert_true(core_run_until(core, core->restart == 1));
+    assert_string_equal(core->service, "");
+    assert_true(core->no_wait);
+    /* Such a client, too, may leave. */
+    peer_close(&peer);
+    assert_true(core_run_until(core, core->cancelled == 1));
+    Gapless__Admin__UpgradeRequest upgrade = GAPLESS__ADMIN__UPGRADE_REQUEST__INIT;
+    upgrade.has_dry_run = upgrade.dry_run = 1;
+    request.body_case = GAPLESS__ADMIN__REQUEST__BODY_UPGRADE;
+    request.upgrade = &upgrade;
+    peer_connect(&peer, core->path);
+    peer_send(&peer, frame, request_frame(&request, frame));
+    assert_true(core_run_until(core, core->upgrade == 1));
+    assert_true(core->dry_run);
+    admin_reply_result(core->request, 0, NULL);
+    peer_expect_result(core, &peer, 0, "");
+    peer_close(&peer);
+}
+
 static void admin_sends_progress_as_it_comes(void **state)
 {
     struct core *core = *state;
@@ -456,6 +500,7 @@ int main(void)
     const struct CMUnitTest admin[] = {
         CASE(admin_answers_a_status),
         CASE(admin_gives_the_core_what_was_asked_and_by_whom),
+        CASE(admin_gives_the_core_rollback_restart_and_dry_run),
         CASE(admin_sends_progress_as_it_comes),
         CASE(admin_has_sent_a_result_when_the_call_returns),
         CASE(admin_takes_a_request_byte_by_byte),

@@ -94,6 +94,82 @@ static void upgrade_prints_json_lines(void **state)
     assert_string_equal(world->err, "gapless: the upgrade failed: worker 0 exited with code 1\n");
 }
 
+/* Nothing takes time: no column for it. */
+static void dry_run_prints_the_plan(void **state)
+{
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    world_start(world, verb_upgrade, "--dry-run", "--admin", world->path, "web");
+    world_receive(world);
+    assert_int_equal(world->request->body_case, GAPLESS__ADMIN__REQUEST__BODY_UPGRADE);
+    assert_true(world->request->upgrade->has_dry_run && world->request->upgrade->dry_run);
+    assert_string_equal(world->request->upgrade->service, "web");
+    world_send_progress(world, "plan", "2 workers of ./web (/srv/2/web)", 3);
+    world_send_progress(world, "smoke", "skipped", 3);
+    world_send_result(world, 0, "an upgrade of web could begin");
+    assert_int_equal(world_end(world), 0);
+    assert_string_equal(world->out, "web  plan: 2 workers of ./web (/srv/2/web)\n"
+                                    "web  smoke: skipped\n"
+                                    "an upgrade of web could begin\n");
+    gapless__admin__request__free_unpacked(world->request, NULL);
+    world->request = NULL;
+    world_start(world, verb_upgrade, "--dry-run", "--admin", world->path);
+    world_receive(world);
+    world_send_result(world, 1, "./web: No such file or directory");
+    assert_int_equal(world_end(world), 1);
+    assert_string_equal(world->err, "gapless: the dry run failed: ./web: No such file or directory\n");
+    world_start(world, verb_upgrade, "--dry-run", "--no-wait", "--admin", world->path);
+    assert_int_equal(world_end(world), 2);
+    assert_non_null(strstr(world->err, "exclude each other"));
+}
+
+static void upgrade_that_was_rolled_back_says_so(void **state)
+{
+    static const char *const reasons[][2] = {
+        {"rolled back in observe: 3 crashes within 5 s",
+            "gapless: the upgrade was rolled back in observe: 3 crashes within 5 s\n"},
+        {"web: rolled back", "gapless: the upgrade failed: web: rolled back\n"},
+    };
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+        world_start(world, verb_upgrade, "--admin", world->path);
+        world_receive(world);
+        gapless__admin__request__free_unpacked(world->request, NULL);
+        world->request = NULL;
+        world_send_result(world, 1, reasons[i][0]);
+        assert_int_equal(world_end(world), 1);
+        assert_string_equal(world->err, reasons[i][1]);
+    }
+}
+
+static void rollback_and_restart_ask_for_what_they_are(void **state)
+{
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    world_start(world, verb_rollback, "web", "--admin", world->path);
+    world_receive(world);
+    assert_int_equal(world->request->body_case, GAPLESS__ADMIN__REQUEST__BODY_ROLLBACK);
+    assert_string_equal(world->request->rollback->service, "web");
+    assert_false(world->request->rollback->no_wait);
+    gapless__admin__request__free_unpacked(world->request, NULL);
+    world->request = NULL;
+    world_send_progress(world, "switch", "generation 1 serves again", 10);
+    world_send_result(world, 0, "generation 1 of web serves");
+    assert_int_equal(world_end(world), 0);
+    assert_string_equal(
+        world->out, "    0.01 s  web  switch: generation 1 serves again\ngeneration 1 of web serves\n");
+
+    world_start(world, verb_restart, "--no-wait", "--admin", world->path);
+    world_receive(world);
+    assert_int_equal(world->request->body_case, GAPLESS__ADMIN__REQUEST__BODY_RESTART);
+    assert_null(world->request->restart->service);
+    assert_true(world->request->restart->has_no_wait && world->request->restart->no_wait);
+    world_send_result(world, 3, "an upgrade of web is under way");
+    assert_int_equal(world_end(world), 3);
+    assert_string_equal(world->err, "gapless: the restart was refused: an upgrade of web is under way\n");
+}
+
 static void result_is_the_exit_code(void **state)
 {
     static const struct {
@@ -385,6 +461,9 @@ int main(void)
         CASE(upgrade_prints_phases_and_result),
         CASE(upgrade_prints_each_phase_as_it_comes),
         CASE(upgrade_prints_json_lines),
+        CASE(dry_run_prints_the_plan),
+        CASE(upgrade_that_was_rolled_back_says_so),
+        CASE(rollback_and_restart_ask_for_what_they_are),
         CASE(result_is_the_exit_code),
         CASE(replies_may_come_in_pieces),
         CASE(reply_of_a_later_master_is_passed_over),

@@ -13,7 +13,7 @@
 
 #define ARGUMENT_MAX 8
 
-static bool json;
+static bool json, verbose;
 static const char *admin, *service, *count;
 static struct error error;
 
@@ -21,14 +21,15 @@ static struct error error;
 static int parse(const char *const arguments[ARGUMENT_MAX])
 {
     static const struct option_spec specs[] = {{.name = "json", .flag = &json},
-        {.name = "admin", .value = &admin}, {.name = "count", .letter = 'n', .value = &count}};
+        {.name = "admin", .value = &admin}, {.name = "count", .letter = 'n', .value = &count},
+        {.name = "verbose", .letter = 'v', .flag = &verbose}};
     static const struct option_set set = {
-        .verb = "upgrade", .specs = specs, .spec_count = 3, .operand_name = "SERVICE", .operand = &service};
+        .verb = "upgrade", .specs = specs, .spec_count = 4, .operand_name = "SERVICE", .operand = &service};
     char *argv[ARGUMENT_MAX];
     int argc = 0;
     for (; arguments[argc]; argc++)
         argv[argc] = (char *)arguments[argc];
-    json = false;
+    json = verbose = false;
     admin = service = count = NULL;
     error.message[0] = '\0';
     return options_parse(&set, argc, argv, &error);
@@ -116,10 +117,23 @@ static void short_option_has_its_value_behind_it_or_next(void **state)
     assert_string_equal(error.message, "-n needs a value");
 }
 
+static void short_flag_takes_no_value(void **state)
+{
+    assert_int_equal(PARSE("-v", "web"), 0);
+    assert_true(verbose);
+    assert_string_equal(service, "web");
+    assert_int_equal(PARSE("--verbose", "-n3"), 0);
+    assert_true(verbose);
+    assert_string_equal(count, "3");
+    assert_int_equal(PARSE("-vn"), -EINVAL);
+    assert_string_equal(error.message, "-v takes no value");
+}
+
 int main(void)
 {
     const struct CMUnitTest options[] = {
         cmocka_unit_test(short_option_has_its_value_behind_it_or_next),
+        cmocka_unit_test(short_flag_takes_no_value),
         cmocka_unit_test(options_and_operands_mix),
         cmocka_unit_test(dashes_end_the_options),
         cmocka_unit_test(help_is_always_there),

@@ -91,7 +91,8 @@ static void status_has_the_keys_that_are_documented(void **state)
         "\"generations\": [{\"id\": 3, \"state\": \"active\", \"version\": null, "
         "\"started_at\": \"2026-01-31T12:00:00.000Z\", \"idle_closed\": null, \"workers\": [], \"farewell\": "
         "null}], "
-        "\"upgrade\": {\"state\": \"idle\", \"phase\": null, \"started_at\": null, \"reason\": null}, "
+        "\"upgrade\": {\"state\": \"idle\", \"phase\": null, \"started_at\": null, \"reason\": null, "
+        "\"from\": null, \"to\": null, \"ends_in_s\": null, \"previous\": null}, "
         "\"keepalive\": null}]}");
 }
 

@@ -64,7 +64,7 @@ static void table_shows_services_listeners_and_workers(void **state)
     empty.state = (char *)"starting";
     Gapless__Admin__Upgrade upgrade = GAPLESS__ADMIN__UPGRADE__INIT;
     upgrade.state = (char *)"running";
-    upgrade.phase = (char *)"drain";
+    upgrade.phase = (char *)"retire";
     upgrade.started_at = (char *)"2026-01-31T12:00:00Z";
     upgrade.reason = (char *)"worker 0 exited with code 1";
     Gapless__Admin__Tracker tracker = GAPLESS__ADMIN__TRACKER__INIT;
@@ -96,7 +96,7 @@ static void table_shows_services_listeners_and_workers(void **state)
         "gapless 0.1.0, pid 4711, up 2 h 3 min\n"
         "\n"
         "web: upgrading, generation 10\n"
-        "  upgrade running, phase drain, since 2026-01-31T12:00:00Z\n"
+        "  upgrade running, phase retire, since 2026-01-31T12:00:00Z\n"
         "  the last upgrade failed: worker 0 exited with code 1\n"
         "  in flight by native, exact (the workers say it)\n"
         "  clients of kept connections aren't told to close (no BPF)\n"
@@ -110,6 +110,49 @@ static void table_shows_services_listeners_and_workers(void **state)
         "          11  starting  -             -  -                -          -         -     -        -\n"
         "\n"
         "none: failed, generation -\n");
+}
+
+static void upgrade_says_from_where_to_where_and_for_how_long(void **state)
+{
+    static const struct {
+        Gapless__Admin__Upgrade upgrade;
+        const char *text;
+    } cases[] = {
+        {.upgrade = {.phase = (char *)"observe",
+             .has_from = 1,
+             .from = 3,
+             .has_to = 1,
+             .to = 4,
+             .has_ends_in_s = 1,
+             .ends_in_s = 12.34,
+             .previous = (char *)"generation 3 (1.4.2)"},
+            .text = "  upgrade running, 3 to 4, phase observe for another 12.3 s, since now\n"
+                    "  a rollback goes back to generation 3 (1.4.2)\n"},
+        {.upgrade = {.phase = (char *)"spawn", .has_to = 1, .to = 2},
+            .text = "  upgrade running, to 2, phase spawn, since now\n"},
+        {.upgrade = {.phase = (char *)"canary", .has_ends_in_s = 1, .ends_in_s = -0.5},
+            .text = "  upgrade running, phase canary for another 0.0 s, since now\n"},
+        {.upgrade = {.reason = (char *)"rolled back in canary: it crashed"},
+            .text = "  the last upgrade was rolled back in canary: it crashed\n"},
+        {.upgrade = {.previous = (char *)"generation 1"}, .text = "  a rollback goes back to generation 1\n"},
+        {.upgrade = {.reason = (char *)""}, .text = ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char expected[256];
+        Gapless__Admin__Upgrade upgrade = cases[i].upgrade;
+        upgrade.base = (ProtobufCMessage){.descriptor = &gapless__admin__upgrade__descriptor};
+        upgrade.state = (char *)"running";
+        upgrade.started_at = (char *)"now";
+        Gapless__Admin__Service service = GAPLESS__ADMIN__SERVICE__INIT, *services = &service;
+        service.name = (char *)"web";
+        service.state = (char *)"upgrading";
+        service.upgrade = &upgrade;
+        Gapless__Admin__Status status = GAPLESS__ADMIN__STATUS__INIT;
+        status.n_services = 1;
+        status.services = &services;
+        snprintf(expected, sizeof expected, "\nweb: upgrading, generation -\n%s", cases[i].text);
+        expect_table(&status, expected);
+    }
 }
 
 static void table_of_nothing_says_so(void **state)
@@ -202,15 +245,43 @@ static void columns_count_characters_not_bytes(void **state)
     table_free(table);
 }
 
+static void line_below_a_row_widens_no_column(void **state)
+{
+    static const struct table_column columns[] = {{.title = "A"}, {.title = "B"}};
+    struct table *table = table_new(columns, 2);
+    table_add_line(table, "below the titles, and longer than all of them");
+    for (int i = 0; i < 2; i++) {
+        table_add(table, "%d", i);
+        table_add(table, "x");
+    }
+    for (int i = 0; i < 20; i++)
+        table_add_line(table, i ? "more"
+                                : "be\x1b"
+                                  "low");
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_true(table_print(table, out, 1));
+    fclose(out);
+    static const char begin[] =
+        " A  B\n below the titles, and longer than all of them\n 0  x\n 1  x\n be?low\n more\n";
+    assert_memory_equal(text, begin, sizeof begin - 1);
+    assert_int_equal(size, sizeof begin - 1 + 18 * strlen(" more\n"));
+    free(text);
+    table_free(table);
+}
+
 int main(void)
 {
     const struct CMUnitTest status_table[] = {
         cmocka_unit_test(table_shows_services_listeners_and_workers),
+        cmocka_unit_test(upgrade_says_from_where_to_where_and_for_how_long),
         cmocka_unit_test(table_of_nothing_says_so),
         cmocka_unit_test(uptime_has_two_units),
         cmocka_unit_test(bytes_have_a_unit_that_fits),
         cmocka_unit_test(text_from_elsewhere_cannot_steer_the_terminal),
         cmocka_unit_test(columns_count_characters_not_bytes),
+        cmocka_unit_test(line_below_a_row_widens_no_column),
     };
     return cmocka_run_group_tests(status_table, NULL, NULL);
 }
