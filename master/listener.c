@@ -110,6 +110,8 @@ static void endpoint_free(struct endpoint *endpoint)
     withdraw(endpoint, published);
     for (unsigned i = 0; i < endpoint->socket_count; i++)
         endpoint_drop_socket(endpoint, i, last);
+    if (last && listener->tier == STEERING_PATH)
+        unix_path_clean(&listener->spec, NULL);
     group_remove(listener, endpoint);
     for (struct endpoint **link = &listener->endpoints; *link; link = &(*link)->next)
         if (*link == endpoint) {
@@ -155,6 +157,8 @@ static int bind_aside(struct endpoint *endpoint, int *ret_fd, struct error *erro
 {
     struct listener *listener = endpoint->listener;
     CLEANUP_FD int fd = -1;
+    /* What a master that died has left. What can't be cleaned stands in nobody's way. */
+    unix_path_clean(&listener->spec, NULL);
     int r = listener_socket_unbound(&listener->spec, &fd, error);
     if (r == 0)
         r = unix_path_bind(fd, &listener->spec, endpoint->id, &endpoint->aside, error);
@@ -229,6 +233,8 @@ int endpoint_socket(struct endpoint *endpoint, unsigned worker, struct error *er
 
 void endpoint_ready(struct endpoint *endpoint, unsigned worker)
 {
+    if (endpoint->captured && endpoint_has_own(endpoint))
+        return;
     for (unsigned i = 0; i < endpoint->socket_count; i++)
         if (is_place_of(endpoint, i, worker) && endpoint->sockets[i].fd >= 0 && !endpoint->sockets[i].placed)
             group_place(endpoint, i, NULL);
@@ -299,11 +305,13 @@ unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiti
     return all;
 }
 
-unsigned endpoint_waiting_for(const struct endpoint *endpoint, unsigned worker, struct waiting *waiting)
+unsigned endpoint_waiting_for(
+    const struct endpoint *endpoint, unsigned worker, uint64_t process, struct waiting *waiting)
 {
     unsigned all = 0;
+    bool captured = endpoint->captured && endpoint_has_own(endpoint);
     for (unsigned i = 0; i < endpoint->socket_count; i++)
-        if (is_place_of(endpoint, i, worker))
+        if (captured ? endpoint->sockets[i].owner.worker == process : is_place_of(endpoint, i, worker))
             all += queue_of(endpoint, i, waiting);
     return all;
 }
@@ -382,7 +390,6 @@ static int open_in(struct steering *steering, const struct listener_request *req
     CLEANUP_FD int fd = -1;
     int r = endpoint ? 0 : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     if (r == 0 && tier == STEERING_PATH) {
-        unix_path_clean(&listener->spec, NULL); /* what can't be cleaned stands in nobody's way */
         r = bind_aside(endpoint, &fd, error);
     } else if (r == 0) {
         r = listener_socket_open(&listener->spec, request->source, &endpoint->path, &fd, error);

@@ -116,8 +116,8 @@ int listener_choose(struct listener *listener, struct endpoint *active, struct e
 /* The socket of that worker, lent; made now if it has none. -errno. */
 int endpoint_socket(struct endpoint *endpoint, unsigned worker, struct error *error);
 
-/* The worker can serve: its socket may be chosen. Only for sockets of a worker's own; else it may from the
- * start. */
+/* The worker can serve: its socket may be chosen. Only for sockets of a worker's own that the master made;
+ * else it may from the start, or from its listen(2) on. */
 void endpoint_ready(struct endpoint *endpoint, unsigned worker);
 
 /* The worker has been dead for too long: what waits at its own socket is given to the others, where the tier
@@ -143,8 +143,9 @@ void endpoint_close_socket(struct endpoint *endpoint, unsigned worker);
 /* What waits in the queues of its sockets: connections, or of Unix datagrams at least one. UDP has flows,
  * which are looked at otherwise: 0. What can't be known counts as one. */
 unsigned endpoint_waiting(const struct endpoint *endpoint, struct waiting *waiting);
-/* The same of the sockets that this worker accepts from. */
-unsigned endpoint_waiting_for(const struct endpoint *endpoint, unsigned worker, struct waiting *waiting);
+/* The same of the sockets that this worker accepts from: by its number, and the id of its process. */
+unsigned endpoint_waiting_for(
+    const struct endpoint *endpoint, unsigned worker, uint64_t process, struct waiting *waiting);
 
 /* What waits at its sockets is moved to the active endpoint's; accept(2) fails at them from now on (EINVAL).
  * True where the tier can do that. Not for an endpoint that is chosen. */

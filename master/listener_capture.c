@@ -162,14 +162,36 @@ unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker
     return count;
 }
 
-void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker)
+void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker,
+    bool (*lives)(const void *ctx, uint64_t worker), const void *ctx)
 {
     for (unsigned i = 0; endpoint->captured && endpoint_has_own(endpoint) && i < endpoint->socket_count;
          i++) {
         const struct endpoint_socket *socket = &endpoint->sockets[i];
-        if (socket->fd >= 0 && socket->owner.index == index && socket->owner.worker != worker)
+        if (socket->fd >= 0 && socket->owner.index == index && socket->owner.worker != worker &&
+            !lives(ctx, socket->owner.worker))
             endpoint_drop_socket(endpoint, i, false);
     }
+}
+
+bool endpoint_capture_displace(struct endpoint *endpoint, uint64_t worker)
+{
+    bool none_left = true;
+    for (unsigned i = 0; i < endpoint->socket_count; i++) {
+        if (endpoint->sockets[i].fd < 0 || endpoint->sockets[i].owner.worker != worker)
+            continue;
+        if (group_has_others(endpoint, i))
+            group_displace(endpoint, i);
+        none_left = none_left && !endpoint->sockets[i].placed;
+    }
+    return none_left;
+}
+
+void endpoint_capture_drop(struct endpoint *endpoint, uint64_t worker)
+{
+    for (unsigned i = 0; endpoint->captured && endpoint_has_own(endpoint) && i < endpoint->socket_count; i++)
+        if (endpoint->sockets[i].fd >= 0 && endpoint->sockets[i].owner.worker == worker)
+            endpoint_drop_socket(endpoint, i, false);
 }
 
 bool endpoint_capture_look(struct endpoint *endpoint, uint64_t worker,

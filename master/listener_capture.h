@@ -48,8 +48,17 @@ int endpoint_capture_find(const struct endpoint *endpoint, uint64_t cookie);
 /* How many of its sockets are that process's, and listen. */
 unsigned endpoint_capture_count(const struct endpoint *endpoint, uint64_t worker);
 
-/* The process is ready, or has given up: what its predecessors of that index had goes to the others. */
-void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker);
+/* The process is ready, or has given up: what its predecessors of that index had goes to the others, but for
+ * those of whom `lives` is true: they drain, and go on with what they have. */
+void endpoint_capture_succeed(struct endpoint *endpoint, unsigned index, uint64_t worker,
+    bool (*lives)(const void *ctx, uint64_t worker), const void *ctx);
+
+/* Nothing more is sent to the sockets of a process that lives, as long as there are others. True where
+ * nothing is any more. */
+bool endpoint_capture_displace(struct endpoint *endpoint, uint64_t worker);
+
+/* The process is gone for good: its sockets are given up, and what waits there goes to the others. */
+void endpoint_capture_drop(struct endpoint *endpoint, uint64_t worker);
 
 /* `held` says of each of the worker's sockets whether it has it still (and may write down where). One that it
  * has closed leaves, with what waits there; the only one stays until the next one listens, for what comes

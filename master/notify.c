@@ -20,6 +20,20 @@ static bool line_begins(const char *line, size_t length, const char *name, const
     return true;
 }
 
+/* Decimal digits alone; strtoull(3) would take a sign and spaces. */
+static bool take_number(const char *value, size_t length, uint64_t *ret_number)
+{
+    uint64_t number = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned digit = (unsigned)(value[i] - '0');
+        if (digit > 9 || number > (UINT64_MAX - digit) / 10)
+            return false;
+        number = number * 10 + digit;
+    }
+    *ret_number = number;
+    return length != 0;
+}
+
 static void take_line(struct notify_message *message, const char *line, size_t length)
 {
     const char *value;
@@ -31,6 +45,11 @@ static void take_line(struct notify_message *message, const char *line, size_t l
         message->reloading = true;
     else if (line_is(line, length, "WATCHDOG=1"))
         message->watchdog = true;
+    else if (line_is(line, length, "WATCHDOG=trigger"))
+        message->trigger = true;
+    else if (line_begins(line, length, "WATCHDOG_USEC=", &value))
+        message->has_watchdog_usec =
+            take_number(value, (size_t)(line + length - value), &message->watchdog_usec);
     else if (line_begins(line, length, "STATUS=", &value))
         snprintf(message->status, sizeof message->status, "%.*s", (int)(line + length - value), value);
     else if (line_begins(line, length, "ERRNO=", &value)) {

@@ -9,17 +9,21 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Longest datagram that is read; a longer one is refused. systemd reads 4096. */
 #define NOTIFY_MESSAGE_MAX 4096
 
 struct notify_message {
-    bool ready;       /* READY=1 */
-    bool stopping;    /* STOPPING=1 */
-    bool reloading;   /* RELOADING=1 */
-    bool watchdog;    /* WATCHDOG=1 */
-    int errno_value;  /* ERRNO=, 0 where there is none */
-    char status[256]; /* STATUS=, cut to fit; "" where there is none */
+    bool ready;     /* READY=1 */
+    bool stopping;  /* STOPPING=1 */
+    bool reloading; /* RELOADING=1 */
+    bool watchdog;  /* WATCHDOG=1 */
+    bool trigger;   /* WATCHDOG=trigger */
+    bool has_watchdog_usec;
+    uint64_t watchdog_usec; /* WATCHDOG_USEC=, 0: none any more; what is no number isn't there */
+    int errno_value;        /* ERRNO=, 0 where there is none */
+    char status[256];       /* STATUS=, cut to fit; "" where there is none */
 };
 
 /* Parses a datagram. Names that it doesn't know are skipped. -EBADMSG (BLAME_PEER): a NUL inside, no text at

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* Turns of on_notify() at once: more than a queue holds (net.unix.max_dgram_qlen), as a rule. */
+#define HEARD_MAX 32
 
 static void on_notify(evutil_socket_t fd, short what, void *ctx);
 static void on_einhorn(evutil_socket_t fd, short what, void *ctx);
@@ -107,6 +111,7 @@ static void take_notification(struct worker *worker, const struct notify_message
             LOG_S("reason", strerror(message->errno_value)));
     if (message->ready && worker->state == WORKER_STARTING)
         worker_is_ready(worker);
+    worker_watchdog_heard(worker, message);
 }
 
 /* Reads one datagram with the sender's credentials. There is room for these alone: descriptors that come
@@ -160,6 +165,13 @@ static void on_notify(evutil_socket_t fd, short what, void *ctx)
                 LOG_WARNING, "notification ignored", WORKER_FIELDS(worker), LOG_S("reason", error.message));
         (void)!recv(fd, data, 1, MSG_DONTWAIT);
     }
+}
+
+void worker_notify_hear(struct worker *worker)
+{
+    struct pollfd socket = {.fd = worker->notify_fd, .events = POLLIN};
+    for (int i = 0; i < HEARD_MAX && poll(&socket, 1, 0) == 1 && socket.revents & POLLIN; i++)
+        on_notify(worker->notify_fd, EV_READ, worker);
 }
 
 /* ── einhorn ── */

@@ -11,6 +11,7 @@
   --notify TEXT      sends this to NOTIFY_SOCKET as well
   --exit-after-ready CODE   exits with CODE once it has said that it is ready
   --ignore-term      does not end on TERM
+  --watchdog FILE    says WATCHDOG=1 as often as WATCHDOG_USEC and WATCHDOG_PID want it, until FILE.WORKER exists
 
 On stream and seqpacket sockets it answers each connection with a line of JSON, as HTTP where the peer speaks it; on
 datagram sockets it answers the sender. TERM and QUIT end it with 0 after what it is doing.
@@ -113,6 +114,14 @@ class Server:
             listener.setblocking(False)
             self.selector.register(listener, selectors.EVENT_READ, listener)
 
+        self.watchdog_s = None
+        if options.watchdog and os.environ.get("WATCHDOG_PID") == str(os.getpid()):
+            self.watchdog_s = int(os.environ["WATCHDOG_USEC"]) / 1e6 / 4
+
+    def say_watchdog(self):
+        if self.watchdog_s and not os.path.exists(f"{self.options.watchdog}.{os.environ['GAPLESS_WORKER']}"):
+            tell_notify_socket("WATCHDOG=1")
+
     def answer(self, listener):
         return json.dumps({
             "fd": listener.fileno(),
@@ -142,7 +151,8 @@ class Server:
 
     def run(self):
         while not self.ending:
-            for key, _ in self.selector.select():
+            self.say_watchdog()
+            for key, _ in self.selector.select(self.watchdog_s):
                 if key.data is None:
                     os.read(self.wake, 4096)
                 else:
@@ -158,7 +168,7 @@ class Server:
 def main():
     inherited = open_descriptors()  # before anything here opens one
     parser = argparse.ArgumentParser()
-    for name in ("dump", "signals", "version", "notify"):
+    for name in ("dump", "signals", "version", "notify", "watchdog"):
         parser.add_argument("--" + name)
     parser.add_argument("--ready", choices=["notify", "einhorn", "none"], default="notify")
     parser.add_argument("--fd", type=int, action="append", default=[])

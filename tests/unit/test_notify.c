@@ -39,6 +39,27 @@ static void only_the_exact_assignment_counts(void **unused)
     }
 }
 
+static void what_a_watchdog_hears_is_read(void **unused)
+{
+    struct notify_message message;
+    assert_int_equal(parse("WATCHDOG=1", &message), 0);
+    assert_true(message.watchdog);
+    assert_false(message.trigger || message.has_watchdog_usec);
+    assert_int_equal(parse("WATCHDOG=trigger\nWATCHDOG_USEC=20000000", &message), 0);
+    assert_true(message.trigger);
+    assert_false(message.watchdog);
+    assert_true(message.has_watchdog_usec);
+    assert_int_equal(message.watchdog_usec, 20000000);
+    assert_int_equal(parse("WATCHDOG_USEC=18446744073709551615", &message), 0);
+    assert_true(message.has_watchdog_usec && message.watchdog_usec == UINT64_MAX);
+    static const char *const wrong[] = {"WATCHDOG_USEC=", "WATCHDOG_USEC=-1", "WATCHDOG_USEC= 1",
+        "WATCHDOG_USEC=1s", "WATCHDOG_USEC=18446744073709551616", "WATCHDOG=2", "WATCHDOG=trigger2"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(parse(wrong[i], &message), 0);
+        assert_false(message.watchdog || message.trigger || message.has_watchdog_usec);
+    }
+}
+
 static void a_long_status_is_cut(void **unused)
 {
     char text[2000] = "STATUS=";
@@ -63,6 +84,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ready_and_status_are_read),
         cmocka_unit_test(only_the_exact_assignment_counts),
+        cmocka_unit_test(what_a_watchdog_hears_is_read),
         cmocka_unit_test(a_long_status_is_cut),
         cmocka_unit_test(nonsense_is_refused),
     };
