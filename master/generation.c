@@ -2,11 +2,14 @@
 #include "master/generation.h"
 
 #include "master/capture/capture.h"
+#include "master/health.h"
 #include "master/keepalive.h"
+#include "master/listener_capture.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/pinning.h"
 #include "master/service.h"
+#include "master/smoke.h"
 #include "master/tracking.h"
 
 #include <errno.h>
@@ -70,6 +73,8 @@ void generation_release_endpoint(struct generation *generation, size_t index)
     struct endpoint *endpoint = generation->endpoints[index];
     if (!endpoint)
         return;
+    health_again(generation);
+    smoke_again(generation);
     if (endpoint->references == 1)
         tracking_remove_endpoint(generation->service->master->tracking, endpoint);
     generation->endpoints[index] = NULL;
@@ -93,6 +98,7 @@ void generation_free(struct generation *generation)
     }
     settle_end(generation->settle);
     readiness_free(generation->readiness);
+    health_end(generation);
     release_endpoints(generation, true);
     pinning_free(generation->pinning);
     free(generation->endpoints);
@@ -119,12 +125,41 @@ static void append(struct generation *generation, struct worker *worker)
     *end = worker;
 }
 
+/* The one that the place belongs to, be there a successor or not. */
 static struct worker *at_index(const struct generation *generation, unsigned index)
 {
     for (struct worker *worker = generation->workers; worker; worker = worker->next)
         if (worker->index == index && !worker->surplus)
             return worker;
     return NULL;
+}
+
+struct worker *generation_predecessor(const struct worker *successor)
+{
+    for (struct worker *worker = successor->generation->workers; worker; worker = worker->next)
+        if (worker->index == successor->index && !worker->surplus && !worker->successor)
+            return worker;
+    return NULL;
+}
+
+bool generation_has_process(const void *generation, uint64_t id)
+{
+    for (const struct worker *worker = ((const struct generation *)generation)->workers; worker;
+         worker = worker->next)
+        if (worker->id == id && worker_is_alive(worker))
+            return true;
+    return false;
+}
+
+int generation_succeed(struct generation *generation, const struct worker *worker)
+{
+    struct worker *successor = worker_new(generation, worker->index, 0, 0);
+    if (!successor)
+        return -ENOMEM;
+    successor->successor = true;
+    append(generation, successor);
+    master_changed(generation->service->master);
+    return 0;
 }
 
 /* With sockets of its own everywhere it gets nothing new; else it is told at once. */
@@ -158,11 +193,25 @@ int generation_scale(struct generation *generation)
     return 0;
 }
 
+static bool is_last_of_index(const struct worker *worker)
+{
+    for (const struct worker *other = worker->generation->workers; other; other = other->next)
+        if (other != worker && other->index == worker->index)
+            return false;
+    return true;
+}
+
 void generation_remove(struct generation *generation, struct worker *worker)
 {
-    for (size_t i = 0; worker->surplus && i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && worker->index >= generation->worker_count)
+    bool scaled_away = worker->index >= generation->worker_count && is_last_of_index(worker);
+    for (size_t i = 0; worker->surplus && i < generation->endpoint_count; i++) {
+        if (!generation->endpoints[i])
+            continue;
+        if (worker->id)
+            endpoint_capture_drop(generation->endpoints[i], worker->id);
+        if (scaled_away)
             endpoint_close_socket(generation->endpoints[i], worker->index);
+    }
 
     for (struct worker **link = &generation->workers; *link; link = &(*link)->next)
         if (*link == worker) {
@@ -176,10 +225,18 @@ void generation_remove(struct generation *generation, struct worker *worker)
 int generation_replace(
     struct generation *generation, const struct worker *exited, unsigned failures, int64_t delay_ms)
 {
-    struct worker *worker = worker_new(generation, exited->index, failures, delay_ms);
-    if (!worker)
-        return -ENOMEM;
-    append(generation, worker);
+    struct worker *worker = NULL;
+    for (worker = generation->workers; worker; worker = worker->next)
+        if (worker->index == exited->index && worker->successor && !worker->surplus)
+            break;
+    if (worker) {
+        worker->successor = false;
+    } else {
+        worker = worker_new(generation, exited->index, failures, delay_ms);
+        if (!worker)
+            return -ENOMEM;
+        append(generation, worker);
+    }
     worker_orphaned(worker, exited->orphaned_ms ? exited->orphaned_ms : clock_monotonic_ms());
     return 0;
 }
@@ -206,6 +263,15 @@ bool generation_is_steered(const struct generation *generation)
         any = any || generation->endpoints[i];
     }
     return any;
+}
+
+bool generation_can_move(const struct generation *generation)
+{
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && !generation->endpoints[i]->shared &&
+            !(steering_abilities(generation->endpoints[i]->listener->tier) & STEERING_CAN_MIGRATE))
+            return false;
+    return true;
 }
 
 bool generation_has_waiting(const struct generation *generation)
@@ -246,6 +312,7 @@ void generation_drain(struct generation *generation)
 {
     if (generation->state != GENERATION_DRAINING)
         generation_set_state(generation, GENERATION_DRAINING);
+    health_end(generation);
     bool stopping = service_is_stopping(generation->service);
     if (generation->settle && !stopping)
         return;
@@ -261,6 +328,55 @@ void generation_drain(struct generation *generation)
         generation->settle = settle_begin(generation, on_settled);
     if (!generation->settle || stopping)
         tell(generation);
+}
+
+void generation_retire(struct generation *generation)
+{
+    settle_end(generation->settle);
+    generation->settle = NULL;
+    readiness_free(generation->readiness);
+    generation->readiness = NULL;
+    health_end(generation);
+    release_endpoints(generation, true);
+    generation->next = NULL;
+}
+
+void generation_send_clients_away(struct generation *generation)
+{
+    for (struct worker *worker = generation->workers; worker; worker = worker->next)
+        if (worker->state == WORKER_READY)
+            keepalive_begin(worker);
+}
+
+void generation_keep_clients(struct generation *generation)
+{
+    for (struct worker *worker = generation->workers; worker; worker = worker->next)
+        keepalive_end(worker);
+}
+
+bool generation_is_kept(const struct generation *generation)
+{
+    switch (generation->state) {
+    case GENERATION_ACTIVE:
+    case GENERATION_READY:
+    case GENERATION_CANARY:
+    case GENERATION_STANDBY:
+        return true;
+    case GENERATION_STARTING:
+    case GENERATION_DRAINING:
+    case GENERATION_RETIRING:
+    case GENERATION_STATE_COUNT:
+        break;
+    }
+    return false;
+}
+
+bool generation_executes(const struct generation *generation)
+{
+    unsigned executing = 0;
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next)
+        executing += worker->executed && !worker->surplus;
+    return executing >= generation->worker_count;
 }
 
 bool generation_is_ready(const struct generation *generation)

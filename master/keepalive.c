@@ -34,6 +34,7 @@ struct keepalive {
     int pidfd;           /* … or -1 */
     int64_t pass_began_ms;
     int64_t pause_ms;
+    bool recalling; /* workers that leave no longer have connections to be let out */
     bool said_held_up;
     bool said_failed;
 };
@@ -254,7 +255,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
             for (struct worker *w = g->workers; w; w = w->next)
                 if (w->farewell)
                     look_at(w, &round);
-    if (!round.leaving)
+    if (!round.leaving && !keepalive->recalling)
         return;
     if (keepalive->pidfd >= 0) {
         if (!keepalive->said_held_up && clock_monotonic_ms() - keepalive->pass_began_ms > HELD_UP_MS) {
@@ -264,9 +265,10 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
         set_timer(keepalive, PAUSE_MAX_MS);
         return;
     }
-    unsigned left;
-    if (round.recall)
-        farewell_recall(keepalive->farewell, &left, NULL);
+    unsigned left = 0;
+    if (round.recall || keepalive->recalling)
+        keepalive->recalling =
+            farewell_recall(keepalive->farewell, &left, NULL) == 0 && left && keepalive->recalling;
     if (round.pass)
         begin_pass(keepalive);
     set_timer(keepalive, round.pass ? PAUSE_MAX_MS : keepalive->pause_ms);
@@ -274,11 +276,16 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
         pause_longer(keepalive);
 }
 
+static void look_soon(struct keepalive *keepalive)
+{
+    keepalive->pause_ms = PAUSE_MIN_MS;
+    set_timer(keepalive, 0);
+}
+
 static void leave(struct keepalive *keepalive, struct worker *worker)
 {
     worker->farewell = true;
-    keepalive->pause_ms = PAUSE_MIN_MS;
-    set_timer(keepalive, 0);
+    look_soon(keepalive);
 }
 
 void keepalive_begin(struct worker *worker)
@@ -340,6 +347,10 @@ void keepalive_end(struct worker *worker)
     keep_counts(worker);
     farewell_end(of(worker)->farewell, worker->slot);
     worker->farewell = false;
+    if (!worker_is_alive(worker))
+        return;
+    of(worker)->recalling = true;
+    look_soon(of(worker));
 }
 
 void keepalive_count(const struct worker *worker, struct farewell_counts *ret_counts)

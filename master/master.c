@@ -5,9 +5,11 @@
 #include "ipc/fd.h"
 #include "master/admin.h"
 #include "master/admin_path.h"
+#include "master/command.h"
 #include "master/history.h"
 #include "master/history_events.h"
 #include "master/keepalive.h"
+#include "master/limits.h"
 #include "master/log.h"
 #include "master/path_guard.h"
 #include "master/pid_file.h"
@@ -65,11 +67,17 @@ void master_changed(struct master *master)
         event_active(master->settle, EV_TIMEOUT, 0);
 }
 
+/* Undos may run longer than the workers. */
+static bool has_ended(const struct service *service)
+{
+    return service->upgrade.state == UPGRADE_STOPPED && !service->generations;
+}
+
 static void free_removed(struct master *master)
 {
     for (struct service **link = &master->services; *link;) {
         struct service *service = *link;
-        if (!service->removed || service->generations) {
+        if (!service->removed || !has_ended(service)) {
             link = &service->next;
             continue;
         }
@@ -102,7 +110,7 @@ static void end_if_all_have(struct master *master)
 {
     int code = EXIT_OK;
     for (const struct service *service = master->services; service; service = service->next) {
-        if (service->upgrade != UPGRADE_STOPPED || service->generations)
+        if (!has_ended(service))
             return;
         if (service->finished && service->exit_code > code)
             code = service->exit_code;
@@ -144,11 +152,16 @@ static void open_log(const struct config *config)
     log_set_level(config->log_level);
 }
 
+int master_read_config(const struct master *master, struct config **ret_config, struct error *error)
+{
+    enum config_action action;
+    return config_load(master->argc, master->argv, NULL, ret_config, &action, error);
+}
+
 int master_reload(struct master *master, struct error *error)
 {
     struct config *config;
-    enum config_action action;
-    int r = config_load(master->argc, master->argv, NULL, &config, &action, error);
+    int r = master_read_config(master, &config, error);
     if (r < 0)
         return r;
     if (!same_text(config->name, master->config->name) ||
@@ -411,6 +424,8 @@ static int start(struct master *master, bool *ret_help, struct error *error)
     int r = keeper_link_restore(master->keeper, KEEPER_TIMEOUT_MS, error);
     if (r == 0)
         r = make_events(master, error);
+    if (r == 0 && !(master->limits = limits_open(master)))
+        r = error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     if (r < 0)
         return r;
     struct keeper_entry *state = keeper_link_take(master->keeper, "state");
@@ -452,6 +467,7 @@ static void release(struct master *master)
     steering_close(&master->steering);
     waiting_close(master->waiting);
     keepalive_close(master->keepalive);
+    limits_close(master->limits);
     tracking_close(master->tracking);
     history_close(master->history);
     free_event(master->keeper_read);
@@ -461,8 +477,10 @@ static void release(struct master *master)
     free_event(master->orphaned);
     keeper_link_close(master->keeper);
     config_unref(master->config);
-    if (master->base)
+    if (master->base) {
+        command_forget_all(master->base);
         event_base_free(master->base);
+    }
     libevent_global_shutdown();
 }
 

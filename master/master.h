@@ -24,6 +24,7 @@
 struct admin;
 struct history;
 struct keepalive;
+struct limits;
 struct path_guard;
 struct service;
 struct tracking;
@@ -41,6 +42,7 @@ struct master {
     struct service *services;
     struct tracking *tracking;
     struct keepalive *keepalive;
+    struct limits *limits;
     struct steering steering;
     struct path_guard *path_guard;
     unsigned steering_kept;  /* descriptors of it that the keeper has */
@@ -96,7 +98,10 @@ void master_notify(struct master *master, const char *text);
 void master_announce(struct master *master);
 int master_watch_itself(struct master *master);
 
-/* Reads the configuration again and makes it the master's. On failure nothing has changed. */
+/* Reads the configuration again: a reference, the caller's. */
+int master_read_config(const struct master *master, struct config **ret_config, struct error *error);
+
+/* … and makes it the master's. On failure nothing has changed. */
 int master_reload(struct master *master, struct error *error);
 
 /* Upgrades every service to it (SIGHUP), starts the ones that are new, stops those that it doesn't have any

@@ -24,7 +24,7 @@ void master_announce(struct master *master)
     bool ready = true, starting = false;
     for (const struct service *service = master->services; service; service = service->next) {
         ready = ready && is_serving(service);
-        starting = starting || service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN;
+        starting = starting || upgrade_is_running(&service->upgrade);
     }
     if (master->stopping)
         return;

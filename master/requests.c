@@ -2,177 +2,21 @@
 #include "master/requests.h"
 
 #include "master/arena.h"
+#include "master/dry_run.h"
 #include "master/history_events.h"
+#include "master/limits.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/status.h"
+#include "master/validate.h"
+#include "master/waiter.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* Exit codes of a verb. */
-enum { CODE_DONE, CODE_FAILED, CODE_USAGE, CODE_REFUSED };
-
-/* One service of which a waiter waits for an upgrade. */
-struct awaited {
-    struct awaited *next;
-    char *service;
-    uint64_t generation;
-};
-
-struct waiter {
-    struct waiter *next;
-    struct admin_request *request; /* NULL: the client has gone */
-    bool stop;                     /* waits for the end of everything */
-    bool held;                     /* not to be answered yet: more may have to be awaited */
-    struct awaited *awaited;
-    uid_t uid; /* who asks */
-    pid_t pid;
-    int64_t since_ms;
-    int code;
-    char reason[512];
-};
-
-static struct waiter *waiter_new(struct master *master, struct admin_request *request)
-{
-    struct waiter *waiter = calloc(1, sizeof *waiter);
-    if (!waiter)
-        return NULL;
-    waiter->request = request;
-    waiter->uid = admin_request_uid(request);
-    waiter->pid = admin_request_pid(request);
-    waiter->since_ms = clock_monotonic_ms();
-    waiter->next = master->waiters;
-    master->waiters = waiter;
-    return waiter;
-}
-
-static void waiter_free(struct master *master, struct waiter *waiter)
-{
-    for (struct waiter **link = &master->waiters; *link; link = &(*link)->next)
-        if (*link == waiter) {
-            *link = waiter->next;
-            break;
-        }
-    for (struct awaited *awaited = waiter->awaited, *next; awaited; awaited = next) {
-        next = awaited->next;
-        free(awaited->service);
-        free(awaited);
-    }
-    free(waiter);
-}
-
-/* The worst code counts, and the reasons of all that ended with it. */
-static void settle(struct waiter *waiter, int code, const char *reason)
-{
-    if (code < waiter->code)
-        return;
-    size_t used = code == waiter->code ? strlen(waiter->reason) : 0;
-    waiter->code = code;
-    snprintf(waiter->reason + used, sizeof waiter->reason - used, "%s%s", used ? "; " : "", reason);
-}
-
-static void answer(struct master *master, struct waiter *waiter)
-{
-    if (waiter->awaited || waiter->stop || waiter->held)
-        return;
-    if (waiter->request)
-        admin_reply_result(waiter->request, waiter->code, waiter->reason);
-    waiter_free(master, waiter);
-}
-
-static int await(struct waiter *waiter, const struct service *service, uint64_t generation)
-{
-    struct awaited *awaited = calloc(1, sizeof *awaited);
-    if (!awaited || !(awaited->service = strdup(service->name))) {
-        free(awaited);
-        return -ENOMEM;
-    }
-    awaited->generation = generation;
-    awaited->next = waiter->awaited;
-    waiter->awaited = awaited;
-    return 0;
-}
-
-static struct awaited **find(
-    struct waiter *waiter, const struct service *service, uint64_t first, uint64_t last)
-{
-    for (struct awaited **link = &waiter->awaited; *link; link = &(*link)->next)
-        if ((*link)->generation >= first && (*link)->generation <= last &&
-            strcmp((*link)->service, service->name) == 0)
-            return link;
-    return NULL;
-}
-
-static void reply_progress(
-    struct waiter *waiter, const struct service *service, const char *phase, const char *text)
-{
-    Gapless__Admin__Progress progress = GAPLESS__ADMIN__PROGRESS__INIT;
-    progress.service = service->name;
-    progress.phase = (char *)phase;
-    progress.text = (char *)(text ? text : "");
-    progress.elapsed_ms = (uint64_t)(clock_monotonic_ms() - waiter->since_ms);
-    admin_reply_progress(waiter->request, &progress);
-}
-
-void requests_progress(struct service *service, uint64_t generation, const char *phase, const char *text)
-{
-    for (struct waiter *waiter = service->master->waiters; waiter; waiter = waiter->next)
-        if (waiter->request && find(waiter, service, generation, generation))
-            reply_progress(waiter, service, phase, text);
-}
-
-void requests_retired(struct service *service, uint64_t generation, const char *text)
-{
-    for (struct waiter *waiter = service->master->waiters; waiter; waiter = waiter->next)
-        if (waiter->request && find(waiter, service, generation + 1, UINT64_MAX))
-            reply_progress(waiter, service, "retire", text);
-}
-
-/* The upgrades to generations from `first` to `last` have ended. why: NULL where they are done. */
-static void end(struct service *service, uint64_t first, uint64_t last, const struct error *why)
-{
-    for (struct waiter *waiter = service->master->waiters, *next; waiter; waiter = next) {
-        next = waiter->next;
-        struct awaited **link = find(waiter, service, first, last);
-        if (!link)
-            continue;
-        struct awaited *awaited = *link;
-        char done[128];
-        snprintf(
-            done, sizeof done, "generation %" PRIu64 " of %s serves", awaited->generation, service->name);
-        *link = awaited->next;
-        free(awaited->service);
-        free(awaited);
-        settle(waiter, why ? CODE_FAILED : CODE_DONE, why ? why->message : done);
-        answer(service->master, waiter);
-    }
-}
-
-void requests_failed(struct service *service, uint64_t generation, const struct error *why)
-{
-    end(service, generation, generation, why);
-}
-
-void requests_done(struct service *service, uint64_t generation)
-{
-    end(service, 0, generation, NULL);
-}
-
-void requests_stopped(struct master *master)
-{
-    for (struct waiter *waiter = master->waiters, *next; waiter; waiter = next) {
-        next = waiter->next;
-        if (waiter->request)
-            admin_reply_result(waiter->request, waiter->stop ? CODE_DONE : CODE_FAILED,
-                waiter->stop ? "stopped" : "the service was stopped");
-        waiter_free(master, waiter);
-    }
-}
 
 /* ── what is asked ── */
 
@@ -189,31 +33,275 @@ static void on_status(void *ctx, struct admin_request *request)
 
 static int code_of(const struct error *error)
 {
-    return error->code == EBUSY ? CODE_REFUSED : CODE_FAILED;
+    return error->code == EBUSY || error->code == ENOENT ? CODE_REFUSED : CODE_FAILED;
+}
+
+static void refuse(struct waiter *waiter, struct service *service, const struct error *error)
+{
+    struct history_who who = history_peer(waiter->uid, waiter->pid);
+    if (code_of(error) == CODE_REFUSED)
+        history_refused(service->master, service->name, &who, error->message);
+    waiter_settle(waiter, service->name, code_of(error), error->message);
 }
 
 /* Begins the upgrade of one service. The waiter waits before it begins: a new version may fail at once. */
-static void begin(struct waiter *waiter, struct service *service)
+static void begin(struct waiter *waiter, struct service *service, enum history_kind kind)
 {
     struct error error = {.code = 0};
     struct history_who who = history_peer(waiter->uid, waiter->pid);
-    uint64_t generation = service->last_generation + 1;
-    if (await(waiter, service, generation) < 0) {
-        settle(waiter, CODE_FAILED, "out of memory");
+    const struct awaited *awaited =
+        waiter_await(waiter, service, AWAITS_UPGRADE, service->last_generation + 1);
+    if (!awaited || service_upgrade(service, kind, &who, &error) == 0)
+        return;
+    struct awaited **link = waiter_find(waiter, service, awaited->generation, awaited->generation);
+    if (link)
+        waiter_forget(link);
+    refuse(waiter, service, &error);
+}
+
+static void begin_upgrade(struct waiter *waiter, struct service *service)
+{
+    begin(waiter, service, HISTORY_KIND_UPGRADE);
+}
+
+/* In the midst of an upgrade the old generation takes over again; else the version before comes back. */
+static void begin_rollback(struct waiter *waiter, struct service *service)
+{
+    struct error error = {.code = 0};
+    struct history_who who = history_peer(waiter->uid, waiter->pid);
+    if (service->upgrade.state == UPGRADE_IDLE) {
+        begin(waiter, service, HISTORY_KIND_ROLLBACK);
         return;
     }
-    if (service_upgrade(service, &who, &generation, &error) == 0)
+    if (upgrade_can_go_back(&service->upgrade) &&
+        !waiter_await(waiter, service, AWAITS_WAY_BACK, service->transaction.to))
         return;
-    if (error.code == EBUSY)
-        history_refused(service->master, service->name, &who, error.message);
-    struct awaited **link = find(waiter, service, generation, generation);
-    if (!link)
+    if (service_go_back(service, &who, &error) < 0)
+        refuse(waiter, service, &error);
+}
+
+/* ── restart ── */
+
+static struct awaited **link_to(struct waiter *waiter, const struct awaited *awaited)
+{
+    struct awaited **link = &waiter->awaited;
+    while (*link && *link != awaited)
+        link = &(*link)->next;
+    return link;
+}
+
+static void on_found(void *ctx, enum validate_kind kind, const char *text)
+{
+    const struct awaited *awaited = ctx;
+    const struct service *service = master_find(awaited->master, awaited->service);
+    if (service)
+        waiter_progress(awaited->waiter, service, kind == VALIDATE_WARNING ? "warning" : "validate", text);
+}
+
+/* The version can be started again as it is. */
+static void on_validated(void *ctx, const struct error *failure)
+{
+    struct awaited *awaited = ctx;
+    struct waiter *waiter = awaited->waiter;
+    struct master *master = awaited->master;
+    struct history_who who = history_peer(waiter->uid, waiter->pid);
+    struct service *service = master_find(master, awaited->service);
+    struct generation *active = service ? service_generation(service, GENERATION_ACTIVE) : NULL;
+    struct error error = {.code = 0};
+    validate_free(awaited->validation);
+    awaited->validation = NULL;
+    if (failure)
+        error = *failure;
+    else if (!service || service_is_stopping(service))
+        error_set(&error, ECANCELED, BLAME_USER, "service %s was stopped", awaited->service);
+    else if (!active || active->id != awaited->generation || service->upgrade.state != UPGRADE_IDLE)
+        error_set(&error, EBUSY, BLAME_USER, "an upgrade of %s has begun", awaited->service);
+    else
+        limits_replace_all(active, &who, &error);
+    if (!error.code)
         return;
-    struct awaited *awaited = *link;
-    *link = awaited->next;
-    free(awaited->service);
-    free(awaited);
-    settle(waiter, code_of(&error), error.message);
+    waiter_forget(link_to(waiter, awaited));
+    if (service)
+        refuse(waiter, service, &error);
+    else
+        waiter_settle(waiter, "", CODE_FAILED, error.message);
+    waiter_answer(master, waiter);
+}
+
+/* Worker by worker, once it is known that the version can be started again; or all at once by a new
+ * generation of the same version. */
+static void begin_restart(struct waiter *waiter, struct service *service)
+{
+    struct error error = {.code = 0};
+    const char *reason = "";
+    pid_t *workers = NULL;
+    struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    if (!active || service->upgrade.state != UPGRADE_IDLE || !limits_can_replace(active, &reason)) {
+        begin(waiter, service, HISTORY_KIND_RESTART);
+        if (*reason)
+            waiter_progress(waiter, service, "restart", reason);
+        return;
+    }
+    if (!active->was_ready) {
+        error_set(
+            &error, EBUSY, BLAME_USER, "%s doesn't serve yet: its workers are being started", service->name);
+        refuse(waiter, service, &error);
+        return;
+    }
+    struct awaited *awaited = waiter_await(waiter, service, AWAITS_RESTART, active->id);
+    if (!awaited)
+        return;
+    struct validate_request request = {.master = service->master,
+        .service = active->settings,
+        .pin = pinning_of(active),
+        .worker_count = service_worker_pids(service, active->id, &workers),
+        .new_workers = 1,
+        .from = active->id,
+        .to = active->id,
+        .found = on_found,
+        .done = on_validated,
+        .ctx = awaited};
+    request.workers = workers;
+    awaited->config = config_ref(active->config); /* the generation may go before it is done */
+    awaited->validation = validate_start(&request, &error);
+    free(workers);
+    if (awaited->validation)
+        return;
+    waiter_forget(link_to(waiter, awaited));
+    refuse(waiter, service, &error);
+}
+
+/* ── dry runs ── */
+
+static void on_dry_line(void *ctx, const struct service *service, const char *phase, const char *text)
+{
+    waiter_progress(ctx, service, phase, text);
+}
+
+static void on_dry_done(void *ctx, struct dry_run *dry_run, const struct error *failure)
+{
+    struct waiter *waiter = ctx;
+    struct master *master = dry_run_master(dry_run);
+    struct awaited **link = &waiter->awaited;
+    while (*link && (*link)->dry_run != dry_run)
+        link = &(*link)->next;
+    const struct service *service = *link ? master_find(master, (*link)->service) : NULL;
+    struct error error = {.code = 0};
+    if (failure)
+        error = *failure;
+    else if (service)
+        service_may_upgrade(service, &error);
+    waiter_settle(waiter, service ? service->name : "", error.code ? code_of(&error) : CODE_DONE,
+        error.code ? error.message : "it could be carried out; nothing was done");
+    if (*link)
+        waiter_forget(link);
+    waiter_answer(master, waiter);
+}
+
+static void begin_dry_run(struct waiter *waiter, struct service *service, struct config *config)
+{
+    struct error error = {.code = 0};
+    struct awaited *awaited = waiter_await(waiter, service, AWAITS_UPGRADE, 0);
+    struct dry_run_request request = {
+        .service = service, .config = config, .line = on_dry_line, .done = on_dry_done, .ctx = waiter};
+    if (!awaited || (awaited->dry_run = dry_run_start(&request, &error)))
+        return;
+    waiter_forget(&waiter->awaited);
+    waiter_settle(waiter, service->name, CODE_FAILED, error.message);
+}
+
+/* ── one service, or all ── */
+
+static bool is_all(const char *service)
+{
+    return !service || !*service;
+}
+
+/* False: there is no such service, and so the client was told. */
+static bool is_there(struct master *master, struct admin_request *request, const char *name)
+{
+    char text[512];
+    if (is_all(name) || master_find(master, name))
+        return true;
+    size_t used = (size_t)snprintf(text, sizeof text, "there is no service %.200s; there are:", name);
+    for (const struct service *service = master->services; service && used < sizeof text;
+         service = service->next)
+        if (!service->removed)
+            used += (size_t)snprintf(text + used, sizeof text - used, " %s", service->name);
+    admin_reply_result(request, CODE_USAGE, text);
+    return false;
+}
+
+static struct waiter *waiter_begin(struct master *master, struct admin_request *request)
+{
+    struct waiter *waiter = waiter_new(master, request);
+    if (waiter)
+        waiter->held = true; /* until all have begun */
+    else
+        admin_reply_result(request, CODE_FAILED, "out of memory");
+    return waiter;
+}
+
+static void waiter_begun(struct master *master, struct waiter *waiter, bool no_wait)
+{
+    waiter->held = false;
+    if (no_wait && waiter->awaited && waiter->request) {
+        admin_reply_result(
+            waiter->request, waiter->code, waiter->reason[0] ? waiter->reason : "it has begun");
+        waiter->request = NULL;
+    }
+    waiter_answer(master, waiter);
+}
+
+/* What a verb asks for of one service, or of all. */
+struct wish {
+    const char *verb, *service;
+    bool no_wait;
+    void (*begin)(struct waiter *waiter, struct service *service);
+};
+
+static void carry_out(struct master *master, struct admin_request *request, const struct wish *wish)
+{
+    struct waiter *waiter = waiter_begin(master, request);
+    if (!waiter)
+        return;
+    struct service *one = is_all(wish->service) ? NULL : master_find(master, wish->service);
+    waiter->several = !one && master->services && master->services->next;
+    for (struct service *service = one ? one : master->services; service;
+         service = one ? NULL : service->next)
+        if (!service->removed)
+            wish->begin(waiter, service);
+    waiter_begun(master, waiter, wish->no_wait);
+}
+
+static void log_wish(const struct admin_request *request, const struct wish *wish)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s asked for", wish->verb);
+    log_event(LOG_INFO, text, LOG_U("uid", admin_request_uid(request)),
+        LOG_I("pid", admin_request_pid(request)),
+        LOG_S("service", is_all(wish->service) ? NULL : wish->service));
+}
+
+static void dry_run(struct master *master, struct admin_request *request, const char *name)
+{
+    struct error error = {.code = 0};
+    struct config *config = NULL;
+    if (master_read_config(master, &config, &error) < 0) {
+        admin_reply_result(request, CODE_USAGE, error.message);
+        return;
+    }
+    struct waiter *waiter = waiter_begin(master, request);
+    struct service *one = is_all(name) ? NULL : master_find(master, name);
+    if (waiter)
+        waiter->several = !one && master->services && master->services->next;
+    for (struct service *service = waiter ? (one ? one : master->services) : NULL; service;
+         service = one ? NULL : service->next)
+        if (!service->removed)
+            begin_dry_run(waiter, service, config);
+    config_unref(config);
+    if (waiter)
+        waiter_begun(master, waiter, false);
 }
 
 static void on_upgrade(
@@ -221,39 +309,47 @@ static void on_upgrade(
 {
     struct master *master = ctx;
     struct error error = {.code = 0};
-    const bool all = !upgrade->service || !*upgrade->service;
-    struct service *one = all ? NULL : master_find(master, upgrade->service);
-    log_event(LOG_INFO, "upgrade asked for", LOG_U("uid", admin_request_uid(request)),
-        LOG_I("pid", admin_request_pid(request)), LOG_S("service", all ? NULL : upgrade->service));
-    if (!all && !one) {
-        error_set(&error, ENOENT, BLAME_USER, "there is no service %.200s", upgrade->service);
-        admin_reply_result(request, CODE_USAGE, error.message);
+    struct wish wish = {
+        .verb = "upgrade", .service = upgrade->service, .no_wait = upgrade->no_wait, .begin = begin_upgrade};
+    if (!is_there(master, request, upgrade->service))
+        return;
+    if (upgrade->dry_run) {
+        dry_run(master, request, upgrade->service);
         return;
     }
+    log_wish(request, &wish);
     if (master_reload(master, &error) < 0) {
         struct history_who who = history_peer(admin_request_uid(request), admin_request_pid(request));
         log_event(LOG_ERROR, "configuration refused, nothing changes", LOG_S("reason", error.message));
-        history_refused(master, all ? NULL : upgrade->service, &who, error.message);
+        history_refused(master, is_all(upgrade->service) ? NULL : upgrade->service, &who, error.message);
         admin_reply_result(request, CODE_USAGE, error.message);
         return;
     }
-    struct waiter *waiter = waiter_new(master, request);
-    if (!waiter) {
-        admin_reply_result(request, CODE_FAILED, "out of memory");
+    carry_out(master, request, &wish);
+}
+
+static void on_rollback(
+    void *ctx, struct admin_request *request, const Gapless__Admin__RollbackRequest *rollback)
+{
+    struct wish wish = {.verb = "rollback",
+        .service = rollback->service,
+        .no_wait = rollback->no_wait,
+        .begin = begin_rollback};
+    if (!is_there(ctx, request, rollback->service))
         return;
-    }
-    waiter->held = true; /* until all have begun */
-    for (struct service *service = all ? master->services : one; service;
-         service = all ? service->next : NULL)
-        begin(waiter, service);
-    waiter->held = false;
-    if (upgrade->no_wait && waiter->awaited) {
-        admin_reply_result(
-            request, waiter->code, waiter->reason[0] ? waiter->reason : "the upgrade has begun");
-        waiter_free(master, waiter);
+    log_wish(request, &wish);
+    carry_out(ctx, request, &wish);
+}
+
+static void on_restart(
+    void *ctx, struct admin_request *request, const Gapless__Admin__RestartRequest *restart)
+{
+    struct wish wish = {
+        .verb = "restart", .service = restart->service, .no_wait = restart->no_wait, .begin = begin_restart};
+    if (!is_there(ctx, request, restart->service))
         return;
-    }
-    answer(master, waiter);
+    log_wish(request, &wish);
+    carry_out(ctx, request, &wish);
 }
 
 static void on_stop(void *ctx, struct admin_request *request)
@@ -288,6 +384,8 @@ static void on_refused(void *ctx, uid_t uid, pid_t pid, const struct error *why)
 
 const struct admin_ops requests_ops = {.status = on_status,
     .upgrade = on_upgrade,
+    .rollback = on_rollback,
+    .restart = on_restart,
     .stop = on_stop,
     .cancelled = on_cancelled,
     .refused = on_refused};

@@ -24,6 +24,8 @@ void requests_progress(struct service *service, uint64_t generation, const char 
 void requests_retired(struct service *service, uint64_t generation, const char *text);
 void requests_failed(struct service *service, uint64_t generation, const struct error *why);
 void requests_done(struct service *service, uint64_t generation);
+/* The workers of that generation were replaced, one by one; or not, and why. */
+void requests_restarted(struct service *service, uint64_t generation, const struct error *why);
 
 /* Told by the master as its last act: everything has stopped. Answers all that is still open. */
 void requests_stopped(struct master *master);

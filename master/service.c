@@ -3,12 +3,15 @@
 
 #include "master/backoff.h"
 #include "master/capture/capture.h"
+#include "master/health.h"
 #include "master/history_events.h"
 #include "master/keepalive.h"
+#include "master/limits.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/pinning.h"
 #include "master/requests.h"
+#include "master/retire_steps.h"
 #include "master/tracking.h"
 
 #include <assert.h>
@@ -19,8 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void carry_out(struct service *service, enum upgrade_event event, const struct error *why);
-
 struct service *service_new(struct master *master, const char *name)
 {
     struct service *service = calloc(1, sizeof *service);
@@ -29,22 +30,26 @@ struct service *service_new(struct master *master, const char *name)
         return NULL;
     }
     service->master = master;
+    service->transaction.service = service;
     return service;
 }
 
 bool service_is_stopping(const struct service *service)
 {
-    return service->upgrade == UPGRADE_STOPPED;
+    return upgrade_is_stopping(&service->upgrade);
 }
 
 void service_free(struct service *service)
 {
     if (!service)
         return;
+    transaction_clear(&service->transaction); /* it looks at its generations */
     for (struct generation *generation = service->generations, *next; generation; generation = next) {
         next = generation->next;
         generation_free(generation);
     }
+    generation_free(service->previous);
+    retire_steps_free(service);
     history_stories_free(service);
     free(service->name);
     free(service);
@@ -59,28 +64,39 @@ struct generation *service_generation(const struct service *service, enum genera
     return found;
 }
 
+struct generation *service_find(const struct service *service, uint64_t id)
+{
+    for (struct generation *generation = service->generations; id && generation;
+         generation = generation->next)
+        if (generation->id == id)
+            return generation;
+    return NULL;
+}
+
 const char *service_state_name(const struct service *service)
 {
-    if (service->upgrade == UPGRADE_STOPPED)
+    if (service_is_stopping(service))
         return service->generations                      ? "draining"
                : service->finished && service->exit_code ? "failed"
                                                          : "stopped";
-    if (service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN)
+    if (upgrade_is_running(&service->upgrade))
         return "upgrading";
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     return active && active->was_ready ? "serving" : "starting";
 }
 
-/* A generation of its own, with its listeners, that has no worker yet. */
-static int make_generation(
-    struct service *service, struct config *config, struct generation **ret_generation, struct error *error)
+/* ── start ── */
+
+/* A generation with its listeners, that has no worker yet; of that version (its pin), or of what is there. */
+static int make_generation(struct service *service, struct config *config, const struct generation *version,
+    struct generation **ret_generation, struct error *error)
 {
     const struct config_service *settings = config_find(config, service->name);
     if (!settings)
         return error_set(error, ENOENT, BLAME_USER, "the configuration has no service %s", service->name);
     struct endpoint **endpoints = calloc(settings->listener_count + 1, sizeof(struct endpoint *));
     struct generation *generation =
-        endpoints ? generation_new(service, service->last_generation + 1, config, settings, endpoints) : NULL;
+        endpoints ? generation_new(service, service->last_generation, config, settings, endpoints) : NULL;
     if (!generation) {
         free(endpoints);
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
@@ -90,8 +106,10 @@ static int make_generation(
         generation_free(generation);
         return r;
     }
-    pinning_make(generation);
-    service->last_generation = generation->id;
+    if (version)
+        pinning_copy(generation, version);
+    else
+        pinning_make(generation);
     struct generation **end = &service->generations;
     while (*end)
         end = &(*end)->next;
@@ -101,16 +119,39 @@ static int make_generation(
     return 0;
 }
 
-/* ── start and upgrade ── */
-
 int service_start(struct service *service, struct error *error)
 {
     struct generation *generation;
-    int r = make_generation(service, service->master->config, &generation, error);
+    service->last_generation++;
+    int r = make_generation(service, service->master->config, NULL, &generation, error);
     if (r < 0)
         return r;
     generation_set_state(generation, GENERATION_ACTIVE);
     return generation_scale(generation) < 0 ? error_set(error, ENOMEM, BLAME_OURS, "out of memory") : 0;
+}
+
+int service_make_generation(struct service *service, const struct transaction *transaction,
+    struct generation **ret_generation, struct error *error)
+{
+    const struct generation *version = service_wanted_version(service);
+    int r = make_generation(service, transaction->config, version, ret_generation, error);
+    /* TTIN and TTOU have changed it. */
+    if (r == 0 && transaction->kind == HISTORY_KIND_RESTART && version)
+        (*ret_generation)->worker_count = version->worker_count;
+    return r;
+}
+
+unsigned service_worker_pids(const struct service *service, uint64_t generation, pid_t **ret_pids)
+{
+    const struct generation *of = service_find(service, generation);
+    unsigned count = 0, alive = 0;
+    for (const struct worker *worker = of ? of->workers : NULL; worker; worker = worker->next)
+        count++;
+    *ret_pids = calloc(count + 1, sizeof **ret_pids);
+    for (const struct worker *worker = of ? of->workers : NULL; worker && *ret_pids; worker = worker->next)
+        if (worker_is_alive(worker))
+            (*ret_pids)[alive++] = worker->pid;
+    return alive;
 }
 
 static void remove_generation(struct service *service, struct generation *generation)
@@ -120,10 +161,35 @@ static void remove_generation(struct service *service, struct generation *genera
             *link = generation->next;
             break;
         }
+    master_changed(service->master);
+    if (generation->id == service->previous_id && !service_is_stopping(service)) {
+        generation_retire(generation);
+        service->previous = generation;
+        return;
+    }
     pinning_forget(generation);
     generation_free(generation);
-    master_changed(service->master);
 }
+
+void service_keep_version(struct service *service, struct generation *generation)
+{
+    if (!generation || !generation->was_ready)
+        return;
+    service_drop_version(service);
+    service->previous_id = generation->id;
+}
+
+void service_drop_version(struct service *service)
+{
+    if (service->previous) {
+        pinning_forget(service->previous);
+        generation_free(service->previous);
+    }
+    service->previous = NULL;
+    service->previous_id = 0;
+}
+
+/* ── upgrades ── */
 
 static unsigned count_draining(const struct service *service)
 {
@@ -134,150 +200,114 @@ static unsigned count_draining(const struct service *service)
     return n;
 }
 
-/* Before anything has happened. */
-static void warn_of_keepalive(struct service *service, const struct generation *generation)
+bool service_is_crowded(const struct service *service)
 {
-    const char *reason;
-    char text[768];
-    if (keepalive_who(service, &reason) != KEEPALIVE_NOBODY)
-        return;
-    snprintf(text, sizeof text, "clients of kept connections may see them closed: %s", reason);
-    requests_progress(service, generation->id, "keepalive", text);
-}
-
-static void do_start(struct service *service)
-{
-    struct error error = {.code = 0};
-    struct generation *generation = NULL;
-    service->upgrade_started_at_ms = clock_realtime_ms();
-    service->upgrade_started_ms = clock_monotonic_ms();
-    history_upgrade_begins(service, service->last_generation + 1);
-    if (make_generation(service, service->master->config, &generation, &error) < 0 || !generation ||
-        (generation_scale(generation) < 0 && error_set(&error, ENOMEM, BLAME_OURS, "out of memory"))) {
-        carry_out(service, UPGRADE_FAILED, &error);
-        return;
-    }
-    log_event(LOG_INFO, "upgrade started", LOG_S("service", service->name),
-        LOG_U("generation", generation->id), LOG_S("command", generation->settings->command[0]),
-        LOG_U("workers", generation->worker_count));
-    warn_of_keepalive(service, generation);
-    requests_progress(service, generation->id, "spawn", NULL);
+    const struct config_service *settings = config_find(service->master->config, service->name);
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
+    if (!settings && active)
+        settings = active->settings;
+    return settings && count_draining(service) >= settings->drain_max_draining;
 }
 
 /* An upgrade is done when nothing older than its generation is left: also one that a later upgrade has
- * overtaken meanwhile. */
-static void report_done(struct service *service)
+ * overtaken meanwhile. One that is under way, or on its way back, isn't. */
+void service_report_done(struct service *service)
 {
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     uint64_t oldest = active ? active->id : 0;
     for (const struct generation *g = service->generations; g; g = g->next)
         if (g->id < oldest)
             oldest = g->id;
+    if (service->transaction.to && oldest >= service->transaction.to)
+        oldest = service->transaction.to - 1;
     if (!oldest)
         return;
+    for (const struct upgrade_story *story = service->stories; story; story = story->next)
+        if (story->committed && story->record.to <= oldest)
+            retire_steps_run(service, story->record.from, story->record.to);
     history_upgrades_done(service, oldest, NULL);
     requests_done(service, oldest);
 }
 
-static void do_switch(struct service *service)
+const struct generation *service_wanted_version(const struct service *service)
 {
-    struct generation *starting = service_generation(service, GENERATION_STARTING);
-    struct generation *active = service_generation(service, GENERATION_ACTIVE);
-    service->upgrade_failure = (struct error){.code = 0};
-    starting->was_ready = true;
-    int64_t began_us = clock_monotonic_us();
-    service_choose(starting);
-    if (active)
-        service_close_addresses(active, starting);
-    int64_t switch_us = clock_monotonic_us() - began_us;
-    generation_set_state(starting, GENERATION_ACTIVE);
-    history_upgrade_switched(service, starting->id, switch_us);
-    log_event(LOG_INFO, "upgrade committed", LOG_S("service", service->name),
-        LOG_U("generation", starting->id), LOG_I("took_ms", clock_monotonic_ms() - starting->started_ms),
-        LOG_I("switch_us", switch_us));
-    requests_progress(service, starting->id, "switch", NULL);
-    if (active) {
-        log_event(LOG_INFO, "draining", LOG_S("service", service->name), LOG_U("generation", active->id));
-        /* Kept before a worker hears of it: a later master would otherwise wait for a generation that has
-         * been ready long since, with the old one draining. */
-        generation_set_state(active, GENERATION_DRAINING);
-        master_save(service->master);
-        generation_drain(active);
-        requests_progress(service, starting->id, "drain", NULL);
+    switch (service->transaction.to ? service->transaction.kind : service->wish) {
+    case HISTORY_KIND_ROLLBACK: {
+        const struct generation *draining = service_find(service, service->previous_id);
+        return draining ? draining : service->previous;
     }
-    report_done(service);
-}
-
-static void do_abort(struct service *service, const struct error *why)
-{
-    assert(why);
-    struct generation *starting = service_generation(service, GENERATION_STARTING);
-    const struct generation *active = service_generation(service, GENERATION_ACTIVE);
-    uint64_t id = starting ? starting->id : service->last_generation + 1;
-    service->upgrade_failure = *why;
-    log_event(LOG_ERROR, "upgrade failed", LOG_S("service", service->name), LOG_U("generation", id),
-        LOG_S("reason", why->message), LOG_U("serving", active ? active->id : 0));
-    if (starting)
-        generation_drain(starting);
-    history_upgrade_failed(service, id, why->message);
-    requests_failed(service, id, why);
-}
-
-/* What the event does to the upgrade, and what follows from it. `why`: for a failure. */
-static void carry_out(struct service *service, enum upgrade_event event, const struct error *why)
-{
-    /* After a switch or an abort one generation more is draining. */
-    unsigned draining = count_draining(service) + (event == UPGRADE_READY || event == UPGRADE_FAILED);
-    struct upgrade_step step = upgrade_step(service->upgrade, event, draining >= SERVICE_MAX_DRAINING);
-    if (!step.legal) {
-        log_event(LOG_ERROR, "an event that can't happen here", LOG_S("service", service->name),
-            LOG_S("upgrade", upgrade_state_name(service->upgrade)), LOG_I("event", event));
-        return;
+    case HISTORY_KIND_RESTART:
+        return service->transaction.to ? service_find(service, service->transaction.from)
+                                       : service_generation(service, GENERATION_ACTIVE);
+    case HISTORY_KIND_UPGRADE:
+    case HISTORY_KIND_COUNT:
+        break;
     }
-    service->upgrade = step.next;
-    master_changed(service->master);
-    if (step.actions & UPGRADE_DO_ABORT)
-        do_abort(service, why);
-    if (step.actions & UPGRADE_DO_SWITCH)
-        do_switch(service);
-    if (step.actions & UPGRADE_DO_START)
-        do_start(service);
-    if (step.actions & UPGRADE_DO_REMEMBER)
-        log_event(LOG_INFO, "upgrade remembered: one is under way", LOG_S("service", service->name));
+    return NULL;
 }
 
 static int refused(const struct service *service, struct error *error)
 {
-    if (service->upgrade == UPGRADE_STOPPED)
+    if (service_is_stopping(service))
         return error_set(error, EBUSY, BLAME_USER, "service %s is being stopped", service->name);
-    if (service->upgrade != UPGRADE_IDLE)
+    if (service->upgrade.state == UPGRADE_WAITING)
+        return error_set(error, EBUSY, BLAME_USER,
+            "an upgrade of %s waits until an old generation has gone (drain.max_draining)", service->name);
+    if (service->upgrade.state != UPGRADE_IDLE)
         return error_set(error, EBUSY, BLAME_USER, "an upgrade of %s is under way", service->name);
-    return error_set(error, EBUSY, BLAME_USER, "%u old generations of %s are still draining",
-        count_draining(service), service->name);
+    return error_set(error, EBUSY, BLAME_USER,
+        "%u old generation%s of %s still drain%s: ask again when one has gone, or raise "
+        "drain.max_draining",
+        count_draining(service), count_draining(service) == 1 ? "" : "s", service->name,
+        count_draining(service) == 1 ? "s" : "");
+}
+
+int service_may_upgrade(const struct service *service, struct error *error)
+{
+    return service->upgrade.state != UPGRADE_IDLE || service_is_crowded(service) ? refused(service, error)
+                                                                                 : 0;
 }
 
 int service_upgrade(
-    struct service *service, const struct history_who *who, uint64_t *ret_generation, struct error *error)
+    struct service *service, enum history_kind kind, const struct history_who *who, struct error *error)
 {
-    if (service->upgrade != UPGRADE_IDLE || count_draining(service) >= SERVICE_MAX_DRAINING)
+    /* Going back doesn't wait for anybody. */
+    bool crowded = kind != HISTORY_KIND_ROLLBACK && service_is_crowded(service);
+    if (service->upgrade.state != UPGRADE_IDLE || crowded)
         return refused(service, error);
-    *ret_generation = service->last_generation + 1;
+    service->wish = kind;
+    if (kind == HISTORY_KIND_ROLLBACK && !service_wanted_version(service))
+        return error_set(error, ENOENT, BLAME_USER,
+            "there is no version before the one that serves: %s was not upgraded yet", service->name);
     service->asked_by = *who;
-    service->upgrade_failure = (struct error){.code = 0};
-    carry_out(service, UPGRADE_ASKED, NULL);
-    if (service->upgrade_failure.code) {
-        *error = service->upgrade_failure;
-        return -error->code;
-    }
+    transaction_event(service, UPGRADE_ASKED, NULL);
+    return 0;
+}
+
+int service_go_back(struct service *service, const struct history_who *who, struct error *error)
+{
+    struct error why;
+    if (!upgrade_can_go_back(&service->upgrade))
+        return refused(service, error);
+    if (service->upgrade.again)
+        log_event(LOG_INFO, "the remembered upgrade is dropped with the one that is rolled back",
+            LOG_S("service", service->name));
+    error_set(&why, ECANCELED, BLAME_USER, "gapless rollback");
+    service->transaction.back_by = *who;
+    transaction_event(service, UPGRADE_BACK, &why);
     return 0;
 }
 
 void service_hangup(struct service *service, const struct history_who *who)
 {
+    enum upgrade_event event = service_is_crowded(service) ? UPGRADE_HANGUP_CROWDED : UPGRADE_HANGUP;
     /* Else one is remembered already. */
-    if (service->upgrade == UPGRADE_IDLE || service->upgrade == UPGRADE_STARTING)
+    if (service->upgrade.state == UPGRADE_IDLE ||
+        (upgrade_is_running(&service->upgrade) && !service->upgrade.again))
         service->asked_by = *who;
-    carry_out(service, UPGRADE_HANGUP, NULL);
+    if (service->upgrade.state == UPGRADE_IDLE)
+        service->wish = HISTORY_KIND_UPGRADE;
+    transaction_event(service, event, NULL);
 }
 
 /* ── what workers tell ── */
@@ -289,13 +319,20 @@ static void check_ready(struct generation *generation)
     if (!generation_is_ready(generation))
         return;
     if (generation->state == GENERATION_STARTING) {
+        generation->was_ready = true;
+        generation_set_state(generation, GENERATION_READY);
         requests_progress(service, generation->id, "ready", NULL);
-        carry_out(service, UPGRADE_READY, NULL);
     } else if (generation->state == GENERATION_ACTIVE && !generation->was_ready) {
         generation->was_ready = true;
         log_event(LOG_INFO, "serving", LOG_S("service", service->name), LOG_U("generation", generation->id));
+        health_begin(generation);
         master_changed(service->master);
     }
+}
+
+static bool is_chosen(const struct generation *generation)
+{
+    return generation->state == GENERATION_ACTIVE;
 }
 
 void service_resume(struct service *service)
@@ -306,24 +343,44 @@ void service_resume(struct service *service)
             generation_drain(generation);
             continue;
         }
-        if (generation->state == GENERATION_ACTIVE)
-            service_choose(generation);
+        if (is_chosen(generation)) {
+            service_choose(generation, NULL);
+            if (generation->was_ready)
+                health_begin(generation);
+        }
         check_ready(generation);
     }
+    transaction_resume(service);
     for (struct generation *generation = service->generations; generation; generation = generation->next)
         for (struct worker *worker = generation->workers; worker; worker = worker->next)
             capture_resume(worker);
+    service_drop_ended(service);
+}
+
+void service_worker_executes(struct worker *worker)
+{
+    transaction_look(worker->generation);
 }
 
 void service_worker_ready(struct worker *worker)
 {
     struct generation *generation = worker->generation;
     struct service *service = generation->service;
+    if (worker->version)
+        snprintf(generation->version, sizeof generation->version, "%s", worker->version);
     /* Said once, and heard: a later master must know it. */
     master_save(service->master);
     log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
         LOG_U("worker", worker->index), LOG_I("pid", worker->pid), LOG_S("version", worker->version));
     check_ready(generation);
+    limits_changed(generation);
+    transaction_look(generation);
+}
+
+void service_unhealthy(struct generation *generation, const struct error *why)
+{
+    if (!transaction_unhealthy(generation, why))
+        limits_unhealthy(generation, why);
 }
 
 void service_worker_failed(struct worker *worker)
@@ -332,8 +389,9 @@ void service_worker_failed(struct worker *worker)
     log_event(LOG_ERROR, "worker failed", LOG_S("service", generation->service->name),
         LOG_U("generation", generation->id), LOG_U("worker", worker->index),
         LOG_S("reason", worker->failure.message));
-    if (generation->state == GENERATION_STARTING)
-        carry_out(generation->service, UPGRADE_FAILED, &worker->failure);
+    limits_failed(worker, &worker->failure);
+    if (generation->state == GENERATION_STARTING || generation->state == GENERATION_READY)
+        transaction_crashed(worker, &worker->failure);
 }
 
 /* A first generation that can't be executed ends the service with that code: nothing would mend it. */
@@ -412,9 +470,44 @@ static void generation_gone(struct service *service, struct generation *generati
     history_generation_gone(service, generation);
     remove_generation(service, generation);
     malloc_trim(0); /* the heap, which loading BPF has left wide, is wandered over else */
-    report_done(service);
-    if (service->upgrade != UPGRADE_STOPPED && count_draining(service) < SERVICE_MAX_DRAINING)
-        carry_out(service, UPGRADE_ROOM, NULL);
+    service_report_done(service);
+    if (!service_is_stopping(service) && !service_is_crowded(service))
+        transaction_event(service, UPGRADE_ROOM, NULL);
+}
+
+void service_drop_ended(struct service *service)
+{
+    struct generation *generation = service->generations;
+    while (generation)
+        if (generation->state == GENERATION_DRAINING && generation_is_empty(generation)) {
+            generation_gone(service, generation);
+            generation = service->generations;
+        } else {
+            generation = generation->next;
+        }
+}
+
+/* Nobody is left to accept what waits at the sockets of a generation that has been rolled back, and it can't
+ * be moved to the others there: a worker more, which serves that and goes. */
+static bool is_owed(const struct worker *worker)
+{
+    const struct generation *generation = worker->generation;
+    if (generation->state != GENERATION_DRAINING || !generation->settle || generation_can_move(generation))
+        return false;
+    for (const struct worker *other = generation->workers; other; other = other->next)
+        if (other != worker && (other->state == WORKER_READY || other->state == WORKER_STARTING ||
+                                   other->state == WORKER_WAITING))
+            return false;
+    return generation_has_waiting(generation);
+}
+
+static void worker_missed(struct worker *worker)
+{
+    struct generation *generation = worker->generation;
+    if (transaction_crashed(worker, &worker->failure) || limits_failed(worker, &worker->failure))
+        return;
+    if (generation_is_kept(generation) && is_wanted_again(worker))
+        start_again(worker);
 }
 
 void service_worker_gone(struct worker *worker)
@@ -423,25 +516,25 @@ void service_worker_gone(struct worker *worker)
     struct service *service = generation->service;
     if (worker->id)
         service->exit_code = worker->exit_code;
-    /* In a generation that is starting a failure has already been told, unless the exit is the failure. */
-    if (generation->state == GENERATION_STARTING && !worker->surplus)
-        carry_out(service, UPGRADE_FAILED, &worker->failure);
-    else if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished) {
-        if (is_hopeless(generation, worker)) {
-            /* A signal that ended it was the master's own. */
-            service->exit_code = worker->not_executed ? worker->exit_code : 1;
-            generation_remove(generation, worker);
-            finish(service);
-            return;
-        }
-        if (is_wanted_again(worker))
-            start_again(worker);
+    if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished &&
+        is_hopeless(generation, worker)) {
+        /* A signal that ended it was the master's own. */
+        service->exit_code = worker->not_executed ? worker->exit_code : 1;
+        generation_remove(generation, worker);
+        finish(service);
+        return;
     }
+    if (!worker->surplus && !service->finished && generation->state != GENERATION_DRAINING)
+        worker_missed(worker);
+    if (!worker->surplus && !service->finished && is_owed(worker))
+        start_again(worker);
     generation_remove(generation, worker);
     if (generation_is_empty(generation) && generation->state == GENERATION_DRAINING)
         generation_gone(service, generation);
     else if (generation_is_empty(generation) && generation->state == GENERATION_ACTIVE)
         finish(service);
+    else
+        limits_changed(generation);
 }
 
 /* ── the end, and signals ── */
@@ -450,21 +543,27 @@ void service_stop(struct service *service)
 {
     static const struct error stopped = {
         .code = ECANCELED, .blame = BLAME_USER, .message = "the service is being stopped"};
-    if (service->upgrade == UPGRADE_STOPPED)
+    if (service_is_stopping(service))
         return;
-    carry_out(service, UPGRADE_STOP, &stopped);
+    transaction_event(service, UPGRADE_STOP, &stopped);
+    for (const struct upgrade_story *story = service->stories; story; story = story->next)
+        if (story->committed)
+            requests_done(service, story->record.to);
     history_upgrades_done(
         service, service->last_generation, "the service was stopped while the old generation drained");
     for (struct generation *generation = service->generations, *next; generation; generation = next) {
         next = generation->next;
+        limits_stop(generation);
         generation_drain(generation);
         if (generation_is_empty(generation))
             remove_generation(service, generation);
     }
+    service_drop_version(service);
 }
 
 void service_kill(struct service *service)
 {
+    transaction_end_at_once(service);
     for (struct generation *generation = service->generations; generation; generation = generation->next)
         for (struct worker *worker = generation->workers; worker; worker = worker->next) {
             worker_kill(worker);

@@ -117,27 +117,47 @@ int service_open_addresses(struct service *service, struct generation *generatio
     return check_probe(generation, error);
 }
 
-void service_choose(const struct generation *generation)
+int service_choose(const struct generation *generation, struct error *error)
 {
+    int result = 0;
     for (size_t i = 0; i < generation->endpoint_count; i++) {
-        struct error error = {.code = 0};
         struct endpoint *endpoint = generation->endpoints[i];
-        if (endpoint && endpoint->listener->active != endpoint &&
-            listener_choose(endpoint->listener, endpoint, NULL, 0, &error) < 0)
-            log_event(LOG_ERROR, "traffic is not moved: the old generation goes on getting it",
-                LOG_S("service", generation->service->name), LOG_U("generation", generation->id),
-                LOG_S("listener", endpoint->listener->spec.text), LOG_S("reason", error.message));
+        struct listener *listener = endpoint ? endpoint->listener : NULL;
+        if (!endpoint || (listener->active == endpoint && !listener->canary))
+            continue;
+        int r = listener_choose(listener, endpoint, NULL, 0, error);
+        if (r < 0)
+            result = error_prefix(error, "the traffic of %s does not move", listener->spec.text);
     }
+    return result;
+}
+
+static struct endpoint *endpoint_at(const struct generation *generation, const struct listener *listener)
+{
+    for (size_t i = 0; i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && generation->endpoints[i]->listener == listener)
+            return generation->endpoints[i];
+    return NULL;
+}
+
+int service_share(
+    const struct generation *active, const struct generation *canary, uint32_t share, struct error *error)
+{
+    for (size_t i = 0; i < active->endpoint_count; i++) {
+        struct endpoint *old = active->endpoints[i];
+        struct endpoint *new = old ? endpoint_at(canary, old->listener) : NULL;
+        if (!new || listener_choose(old->listener, old, new, share, error) == 0)
+            continue;
+        int r = error_prefix(error, "no share of the traffic of %s moves", old->listener->spec.text);
+        service_choose(active, NULL);
+        return r;
+    }
+    return 0;
 }
 
 void service_close_addresses(const struct generation *old, const struct generation *next)
 {
-    for (size_t i = 0; i < old->endpoint_count; i++) {
-        bool stays = false;
-        for (size_t j = 0; old->endpoints[i] && j < next->endpoint_count; j++)
-            stays =
-                stays || (next->endpoints[j] && next->endpoints[j]->listener == old->endpoints[i]->listener);
-        if (old->endpoints[i] && !stays)
+    for (size_t i = 0; i < old->endpoint_count; i++)
+        if (old->endpoints[i] && !endpoint_at(next, old->endpoints[i]->listener))
             listener_choose(old->endpoints[i]->listener, NULL, NULL, 0, NULL);
-    }
 }

@@ -122,15 +122,6 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     settle->settled(generation);
 }
 
-static bool can_move(const struct generation *generation)
-{
-    for (size_t i = 0; i < generation->endpoint_count; i++)
-        if (generation->endpoints[i] && !generation->endpoints[i]->shared &&
-            !(steering_abilities(generation->endpoints[i]->listener->tier) & STEERING_CAN_MIGRATE))
-            return false;
-    return true;
-}
-
 struct settle *settle_begin(struct generation *generation, void (*settled)(void *generation))
 {
     struct settle *settle = calloc(1, sizeof *settle);
@@ -139,7 +130,7 @@ struct settle *settle_begin(struct generation *generation, void (*settled)(void 
     int64_t most_ms =
         generation->settings->drain_timeout_ms ? generation->settings->drain_timeout_ms : FIXED_MS;
     int64_t latest_ms = most_ms;
-    if (can_move(generation) && most_ms > MOVABLE_MS)
+    if (generation_can_move(generation) && most_ms > MOVABLE_MS)
         most_ms = MOVABLE_MS;
     *settle = (struct settle){.generation = generation,
         .settled = settled,

@@ -8,13 +8,20 @@
 
 #include "ipc/error.h"
 
+#include <protobuf-c/protobuf-c.h>
+
+struct config;
 struct master;
 
 /* Of what is written; another one is refused. */
-#define STATE_FORMAT 3
+#define STATE_FORMAT 4
 
 /* A memfd with the whole state, or -errno. */
 int state_save(const struct master *master, struct error *error);
+
+/* A configuration as the state has it: the text of its file, lent; empty where there is none, or no
+ * configuration. */
+ProtobufCBinaryData state_save_config(const struct config *config);
 
 /* Builds services, generations, listeners and workers anew from the memfd and the entries that the keeper
  * gave back, and reads the configuration that was in force. Workers whose exit was not told yet are told when

@@ -310,6 +310,10 @@ static int restore_worker(
     worker->grace_spent = from->grace_spent;
     worker->idle_closed = from->idle_closed;
     worker->flows_tracked = from->flows_tracked;
+    worker->watchdog_ms = from->watchdog_ms;
+    worker->successor = from->successor;
+    worker->replace = from->replace;
+    worker->draining_ms = from->draining_ms;
     if (from->uncaptured && *from->uncaptured)
         error_set(&worker->uncaptured, EOPNOTSUPP, BLAME_SYSTEM, "%s", from->uncaptured);
     if (entry) {
@@ -324,8 +328,9 @@ static int restore_worker(
     return 0;
 }
 
-static int restore_generation(struct service *service, const Gapless__State__Service *kept,
-    const Gapless__State__Generation *from, struct error *error)
+/* All that isn't its workers' and addresses': what is kept of one that has gone, too. */
+static int restore_version(struct service *service, const Gapless__State__Generation *from,
+    struct generation **ret_generation, struct error *error)
 {
     struct config *config = restore_config(service->master, from->configuration, error);
     if (!config)
@@ -342,28 +347,62 @@ static int restore_generation(struct service *service, const Gapless__State__Ser
                         : error_set(error, EBADMSG, BLAME_OURS,
                               "generation %" PRIu64 " of %s has no configuration", from->id, service->name);
     }
-    struct generation **end = &service->generations;
-    while (*end)
-        end = &(*end)->next;
-    *end = generation;
     generation->state =
         from->state < GENERATION_STATE_COUNT ? (enum generation_state)from->state : GENERATION_DRAINING;
     generation->worker_count = from->worker_count;
     generation->was_ready = from->was_ready;
+    snprintf(generation->version, sizeof generation->version, "%s", from->version);
+    state_restore_who(&generation->restart_by, from->restart_by);
+    generation->restart_count = from->restart_count;
     generation->started_at_ms = from->started_at_ms;
     generation->started_ms = clock_monotonic_ms() - (clock_realtime_ms() - from->started_at_ms);
     generation->told = from->told;
+    generation->restarting = from->restarting;
     generation->serves = from->serves;
     generation->idle_closed = from->idle_closed;
     pinning_restore(generation, from->pin);
     state_restore_farewell(&generation->farewell, from->n_farewell, from->farewell);
-    int r = restore_endpoints(service, generation, kept, from, error);
+    *ret_generation = generation;
+    return 0;
+}
+
+static int restore_generation(struct service *service, const Gapless__State__Service *kept,
+    const Gapless__State__Generation *from, struct error *error)
+{
+    struct generation *generation = NULL;
+    int r = restore_version(service, from, &generation, error);
+    if (r < 0)
+        return r;
+    struct generation **end = &service->generations;
+    while (*end)
+        end = &(*end)->next;
+    *end = generation;
+    r = restore_endpoints(service, generation, kept, from, error);
     for (size_t i = 0; r == 0 && i < from->n_captured; i++)
         r = restore_captured(service, generation, kept, from->captured[i], error);
     for (size_t i = 0; r == 0 && i < from->n_workers; i++)
         if (from->workers[i]->state < WORKER_EXITED)
             r = restore_worker(generation, from->workers[i], error);
     return r;
+}
+
+static int restore_transaction(
+    struct service *service, const Gapless__State__Service *from, struct error *error)
+{
+    service->upgrade.state =
+        from->upgrade < UPGRADE_STATE_COUNT ? (enum upgrade_state)from->upgrade : UPGRADE_IDLE;
+    service->upgrade.again = from->upgrade_again;
+    service->wish = from->wish < HISTORY_KIND_COUNT ? (enum history_kind)from->wish : HISTORY_KIND_UPGRADE;
+    service->previous_id = from->previous_id;
+    int r = from->previous ? restore_version(service, from->previous, &service->previous, error) : 0;
+    if (r < 0 || !from->transaction)
+        return r;
+    struct config *config = restore_config(service->master, from->transaction->configuration, error);
+    if (!config)
+        return -EBADMSG;
+    r = transaction_restore(service, from->transaction, config);
+    config_unref(config);
+    return r < 0 ? error_set(error, -r, BLAME_OURS, "out of memory") : 0;
 }
 
 static int restore_service(struct master *master, const Gapless__State__Service *from, struct error *error)
@@ -379,7 +418,6 @@ static int restore_service(struct master *master, const Gapless__State__Service 
     service->exit_code = (int)from->exit_code;
     service->finished = from->finished;
     service->removed = from->removed;
-    service->upgrade = from->upgrade < UPGRADE_STATE_COUNT ? (enum upgrade_state)from->upgrade : UPGRADE_IDLE;
     service->upgrade_started_at_ms = from->upgrade_started_at_ms;
     if (from->upgrade_failure && *from->upgrade_failure)
         error_set(&service->upgrade_failure, EIO, BLAME_PEER, "%s", from->upgrade_failure);
@@ -387,7 +425,7 @@ static int restore_service(struct master *master, const Gapless__State__Service 
         state_restore_stories(service, from) < 0 ? error_set(error, ENOMEM, BLAME_OURS, "out of memory") : 0;
     for (size_t i = 0; r == 0 && i < from->n_generations; i++)
         r = restore_generation(service, from, from->generations[i], error);
-    return r;
+    return r < 0 ? r : restore_transaction(service, from, error);
 }
 
 static bool is_row_known(void *ctx, unsigned cell, unsigned row)

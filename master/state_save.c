@@ -53,12 +53,22 @@ static void save_worker(struct arena *arena, const struct worker *worker, Gaples
     ret->grace_spent = worker->grace_spent;
     ret->idle_closed = worker->idle_closed;
     ret->flows_tracked = worker->flows_tracked;
+    ret->watchdog_ms = worker->watchdog_ms;
+    ret->successor = worker->successor;
+    ret->replace = worker->replace;
+    ret->draining_ms = worker->draining_ms;
     ret->handed_off = handoff_done(&worker->handoff);
     ret->released = worker->released;
     ret->captured = worker->capture != NULL;
     ret->uncaptured = (char *)worker->uncaptured.message;
     if (worker->capture)
         capture_save(worker->capture, arena, ret);
+}
+
+ProtobufCBinaryData state_save_config(const struct config *config)
+{
+    char *yaml = config ? config->yaml : NULL;
+    return (ProtobufCBinaryData){.data = (uint8_t *)yaml, .len = yaml ? strlen(yaml) : 0};
 }
 
 static void save_generation(
@@ -70,10 +80,10 @@ static void save_generation(
     ret->worker_count = generation->worker_count;
     ret->started_at_ms = generation->started_at_ms;
     ret->was_ready = generation->was_ready;
-    if (generation->config->yaml) {
-        ret->configuration.data = (uint8_t *)generation->config->yaml;
-        ret->configuration.len = strlen(generation->config->yaml);
-    }
+    ret->version = (char *)generation->version;
+    ret->restart_by = state_save_who(arena, &generation->restart_by);
+    ret->restart_count = generation->restart_count;
+    ret->configuration = state_save_config(generation->config);
     size_t count = 0;
     for (const struct worker *worker = generation->workers; worker; worker = worker->next)
         count++;
@@ -86,6 +96,7 @@ static void save_generation(
         ret->workers[ret->n_workers++] = item;
     }
     ret->told = generation->told;
+    ret->restarting = generation->restarting;
     ret->serves = generation->serves;
     ret->idle_closed = generation->idle_closed;
     ret->pin = pinning_save(generation, arena);
@@ -199,7 +210,13 @@ static void save_service(struct arena *arena, const struct service *service, Gap
     ret->name = service->name;
     ret->last_generation = service->last_generation;
     ret->exit_code = (uint32_t)service->exit_code;
-    ret->upgrade = service->upgrade;
+    ret->upgrade = service->upgrade.state;
+    ret->upgrade_again = service->upgrade.again;
+    ret->transaction = transaction_save(&service->transaction, arena);
+    ret->wish = service->wish;
+    ret->previous_id = service->previous_id;
+    if (service->previous && (ret->previous = arena_take(arena, 1, sizeof *ret->previous)))
+        save_generation(arena, service->previous, ret->previous);
     ret->finished = service->finished;
     ret->removed = service->removed;
     ret->upgrade_started_at_ms = service->upgrade_started_at_ms;
@@ -229,10 +246,7 @@ static void save_master(struct arena *arena, const struct master *master, Gaples
     ret->stopping = master->stopping;
     ret->announced = master->announced;
     state_save_history(arena, master, ret);
-    if (master->config->yaml) {
-        ret->configuration.data = (uint8_t *)master->config->yaml;
-        ret->configuration.len = strlen(master->config->yaml);
-    }
+    ret->configuration = state_save_config(master->config);
     size_t count = 0;
     for (const struct service *service = master->services; service; service = service->next)
         count++;

@@ -7,10 +7,13 @@
 #include "master/keepalive.h"
 #include "master/master.h"
 #include "master/native_count.h"
+#include "master/pin.h"
+#include "master/pinning.h"
 #include "master/service.h"
 #include "master/tracking.h"
 #include "master/worker.h"
 
+#include <inttypes.h>
 #include <time.h>
 
 /* RFC 3339 in UTC, to the millisecond. */
@@ -197,21 +200,60 @@ static void build_keepalive(const struct service *service, Gapless__Admin__Servi
     ret->keepalive = keepalive;
 }
 
+/* What `rollback` would go back to now. */
+static const struct generation *way_back(const struct service *service)
+{
+    if (service->transaction.to)
+        return upgrade_can_go_back(&service->upgrade) ? service_find(service, service->transaction.from)
+                                                      : NULL;
+    const struct generation *draining = service_find(service, service->previous_id);
+    return draining ? draining : service->previous;
+}
+
+static char *previous_version(const struct service *service, struct arena *arena)
+{
+    const struct generation *version = way_back(service);
+    const struct pin *pin = pinning_of(version);
+    if (!version)
+        return NULL;
+    bool in = version->settings->cwd && pin;
+    return arena_text(arena, "generation %" PRIu64 " (%s%s%s)", version->id,
+        *version->version ? version->version : version->settings->command[0], in ? " in " : "",
+        in ? pin->directory_path : "");
+}
+
+static void build_running(const struct service *service, Gapless__Admin__Upgrade *upgrade)
+{
+    upgrade->phase = (char *)upgrade_state_name(service->upgrade.state);
+    upgrade->has_from = service->transaction.from != 0;
+    upgrade->from = service->transaction.from;
+    upgrade->has_to = true;
+    upgrade->to = service->transaction.to;
+    int64_t left_us = service->upgrade.deadline_us - clock_monotonic_us();
+    upgrade->has_ends_in_s = service->upgrade.deadline_us != 0;
+    upgrade->ends_in_s = left_us > 0 ? (double)left_us / 1e6 : 0;
+}
+
 static void build_upgrade(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
 {
     Gapless__Admin__Upgrade *upgrade = arena_take(arena, 1, sizeof *upgrade);
     if (!upgrade)
         return;
     gapless__admin__upgrade__init(upgrade);
-    bool starting = service->upgrade == UPGRADE_STARTING || service->upgrade == UPGRADE_AGAIN;
-    bool draining = service->upgrade != UPGRADE_STOPPED && service_generation(service, GENERATION_DRAINING);
-    upgrade->state = (char *)(starting || draining ? "running" : "idle");
-    if (starting || draining)
-        upgrade->phase = (char *)(starting ? "ready" : "drain");
+    bool running = service->transaction.to;
+    const struct generation *active = service_generation(service, GENERATION_ACTIVE),
+                            *oldest = service->generations;
+    bool draining = !service_is_stopping(service) && active && oldest && oldest->id < active->id;
+    upgrade->state = (char *)(running || draining ? "running" : "idle");
+    if (running)
+        build_running(service, upgrade);
+    else if (draining)
+        upgrade->phase = (char *)upgrade_phase_name(PHASE_RETIRE);
     if (service->upgrade_started_at_ms)
         upgrade->started_at = timestamp(arena, service->upgrade_started_at_ms);
     if (service->upgrade_failure.code)
         upgrade->reason = (char *)service->upgrade_failure.message;
+    upgrade->previous = previous_version(service, arena);
     ret->upgrade = upgrade;
 }
 

@@ -4,6 +4,9 @@
 #include "ipc/fd.h"
 #include "master/activation.h"
 #include "master/capture/capture.h"
+#include "master/child.h"
+#include "master/config/value.h"
+#include "master/departure.h"
 #include "master/generation.h"
 #include "master/history_events.h"
 #include "master/keepalive.h"
@@ -77,8 +80,9 @@ static int64_t deadline_ms(const struct worker *worker)
         return settings->stop_grace_ms;
     case WORKER_KILLED:
         return KILLED_AGAIN_MS;
-    case WORKER_WAITING:
     case WORKER_READY:
+        return worker->watchdog_ms ? worker->watchdog_ms : -1;
+    case WORKER_WAITING:
     case WORKER_EXITED:
     case WORKER_STATE_COUNT:
         break;
@@ -86,15 +90,22 @@ static int64_t deadline_ms(const struct worker *worker)
     return -1;
 }
 
-static void set_state(struct worker *worker, enum worker_state state)
+void worker_set_state(struct worker *worker, enum worker_state state)
 {
     if (worker->state == state)
         return;
     log_event(LOG_DEBUG, "worker state", WORKER_FIELDS(worker),
         LOG_S("from", worker_state_name(worker->state)), LOG_S("to", worker_state_name(state)));
     worker->state = state;
+    if (state == WORKER_DRAINING)
+        worker->draining_ms = clock_monotonic_ms();
     set_timer(worker, deadline_ms(worker));
     master_changed(master_of(worker));
+}
+
+void worker_rearm(struct worker *worker)
+{
+    set_timer(worker, deadline_ms(worker));
 }
 
 static void free_event(struct event **event)
@@ -174,6 +185,8 @@ static void close_start(struct worker *worker)
 /* Everything that belongs to the process. */
 static void release_process(struct worker *worker)
 {
+    departure_free(worker->departure);
+    worker->departure = NULL;
     keepalive_end(worker);
     tracking_remove_worker(master_of(worker)->tracking, worker);
     close_start(worker);
@@ -254,7 +267,7 @@ static void uncaptured(struct worker *worker)
 {
     const struct error *why = &worker->uncaptured;
     if (settings_of(worker)->capture == CAPTURE_ON) {
-        struct spawn_report report = {.exit_code = SPAWN_EXIT_SETUP, .error = *why};
+        struct spawn_report report = {.exit_code = CHILD_EXIT_SETUP, .error = *why};
         report.error.blame = BLAME_USER; /* who asked for it: to try again mends nothing */
         error_prefix(&report.error, "worker %u can't be captured (capture=on)", worker->index);
         close_start(worker); /* it exits */
@@ -277,7 +290,8 @@ static int start(struct worker *worker, struct error *error)
     worker->id = ++master_of(worker)->last_worker;
     worker->started_ms = clock_monotonic_ms();
     worker->started_at_ms = clock_realtime_ms();
-    set_state(worker, WORKER_STARTING);
+    worker->watchdog_ms = settings_of(worker)->watchdog_ms;
+    worker_set_state(worker, WORKER_STARTING);
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
     tracking_add_worker(master_of(worker)->tracking, worker);
@@ -295,7 +309,7 @@ static int start(struct worker *worker, struct error *error)
 static void gone(struct worker *worker)
 {
     release_process(worker);
-    set_state(worker, WORKER_EXITED);
+    worker_set_state(worker, WORKER_EXITED);
     service_worker_gone(worker);
 }
 
@@ -305,7 +319,7 @@ static void start_or_fail(struct worker *worker)
     if (start(worker, &error) == 0)
         return;
     worker->failure = error;
-    worker->exit_code = SPAWN_EXIT_SETUP;
+    worker->exit_code = CHILD_EXIT_SETUP;
     log_event(
         LOG_ERROR, "worker could not be started", WORKER_FIELDS(worker), LOG_S("reason", error.message));
     gone(worker);
@@ -345,6 +359,7 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
         close_start(worker);
         worker->executed = true;
         log_event(LOG_INFO, "worker started", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
+        service_worker_executes(worker);
         break;
     case SPAWN_FAILED:
         close_start(worker);
@@ -368,13 +383,14 @@ void worker_answered(struct worker *worker)
     if (worker->start_event)
         on_start(worker->start_fd, EV_READ,
             worker); /* who is ready has been executed, whatever was heard of first */
-    set_state(worker, WORKER_READY);
+    worker_set_state(worker, WORKER_READY);
     evtimer_del(worker->orphaned);
     worker->orphaned_ms = 0;
     for (size_t i = 0; i < worker->generation->endpoint_count; i++)
         if (worker->generation->endpoints[i]) {
             endpoint_ready(worker->generation->endpoints[i], worker->index);
-            endpoint_capture_succeed(worker->generation->endpoints[i], worker->index, worker->id);
+            endpoint_capture_succeed(worker->generation->endpoints[i], worker->index, worker->id,
+                generation_has_process, worker->generation);
         }
     service_worker_ready(worker);
 }
@@ -391,169 +407,13 @@ static void starting_timeout(struct worker *worker)
     struct error error;
     const char *probe = settings->ready_probe ? readiness_failure(worker->generation) : NULL;
     if (probe)
-        error_set(&error, ETIMEDOUT, BLAME_PEER,
-            "worker %u was not ready within %" PRId64 " ms (ready.probe %s: %s)", worker->index,
-            settings->ready_timeout_ms, settings->ready_probe, *probe ? probe : "no answer yet");
+        error_set(&error, ETIMEDOUT, BLAME_PEER, "worker %u was not ready within %s (ready.probe %s: %s)",
+            worker->index, value_duration_text(settings->ready_timeout_ms).text, settings->ready_probe,
+            *probe ? probe : "no answer yet");
     else
-        error_set(&error, ETIMEDOUT, BLAME_PEER, "worker %u was not ready within %" PRId64 " ms (%s)",
-            worker->index, settings->ready_timeout_ms, worker_how_to_be_ready(worker).text);
+        error_set(&error, ETIMEDOUT, BLAME_PEER, "worker %u was not ready within %s (%s)", worker->index,
+            value_duration_text(settings->ready_timeout_ms).text, worker_how_to_be_ready(worker).text);
     worker_fail(worker, &error);
-}
-
-/* ── the end ── */
-
-void worker_signal(struct worker *worker, int number)
-{
-    if (worker->pidfd >= 0)
-        syscall(SYS_pidfd_send_signal, worker->pidfd, number, NULL, 0);
-}
-
-static bool has_exited(const struct worker *worker)
-{
-    struct pollfd pidfd = {.fd = worker->pidfd, .events = POLLIN};
-    return poll(&pidfd, 1, 0) == 1;
-}
-
-void worker_kill(struct worker *worker)
-{
-    if (!worker_is_alive(worker))
-        return;
-    /* The group's number stays taken while its leader hasn't been reaped. */
-    if (!has_exited(worker) && kill(-worker->pid, SIGKILL) < 0)
-        worker_signal(worker, SIGKILL);
-    set_state(worker, WORKER_KILLED);
-}
-
-void worker_stop(struct worker *worker)
-{
-    if (!worker_is_alive(worker) || worker->state >= WORKER_STOPPING)
-        return;
-    worker_signal(worker, settings_of(worker)->stop_signal);
-    set_state(worker, WORKER_STOPPING);
-}
-
-/* A native worker says itself when it is drained. Another one is watched, and gets its stop signal when
- * nothing is in flight, if a drain signal makes it stop accepting or nothing new comes to it; else the stop
- * signal begins its end. */
-static void drain_ready(struct worker *worker, bool steered)
-{
-    int signal = settings_of(worker)->drain_signal;
-    bool native = worker->native && worker->control;
-    bool can_tell = steered && tracking_can_tell(master_of(worker)->tracking, worker);
-    bool watch = !native && (signal || can_tell);
-    if (steered)
-        keepalive_begin(worker);
-    worker->held = !native && signal && can_tell && worker->farewell;
-    if (native)
-        worker_control_drain(worker);
-    else if (signal && !worker->held)
-        worker_signal(worker, signal);
-    else if (!watch)
-        worker_signal(worker, settings_of(worker)->stop_signal);
-    worker->accepts = watch && (worker->held || !signal);
-    set_state(worker, WORKER_DRAINING);
-    tracking_drain(master_of(worker)->tracking, worker, watch);
-}
-
-void worker_idle_closed(struct worker *worker, uint64_t connections)
-{
-    if (connections <= worker->idle_closed)
-        return;
-    worker->generation->idle_closed += connections - worker->idle_closed;
-    worker->idle_closed = connections;
-}
-
-void worker_tell(struct worker *worker, bool grace_spent)
-{
-    if (!worker->held || worker->state != WORKER_DRAINING)
-        return;
-    worker->held = worker->accepts = false;
-    worker->grace_spent = grace_spent;
-    worker_signal(worker, settings_of(worker)->drain_signal);
-    log_event(LOG_DEBUG, "worker gets its drain signal", WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
-    tracking_drain(master_of(worker)->tracking, worker, true);
-    master_changed(master_of(worker));
-}
-
-void worker_stop_accepting(struct worker *worker)
-{
-    if (worker->state != WORKER_DRAINING || !worker->accepts)
-        return;
-    if (worker->held)
-        worker_tell(worker, false);
-    else
-        worker_stop(worker);
-}
-
-void worker_drain_silent(struct worker *worker)
-{
-    tracking_drain(master_of(worker)->tracking, worker, true);
-}
-
-void worker_drain(struct worker *worker, bool steered)
-{
-    switch (worker->state) {
-    case WORKER_WAITING:
-        worker->surplus = true;
-        set_timer(worker, 0);
-        break;
-    case WORKER_STARTING:
-        if (capture_serves(worker))
-            drain_ready(worker, steered);
-        else
-            worker_stop(worker);
-        break;
-    case WORKER_READY:
-        drain_ready(worker, steered);
-        break;
-    case WORKER_DRAINING:
-    case WORKER_STOPPING:
-    case WORKER_KILLED:
-    case WORKER_EXITED:
-    case WORKER_STATE_COUNT:
-        break;
-    }
-}
-
-void worker_fail(struct worker *worker, const struct error *why)
-{
-    if (worker->state >= WORKER_DRAINING || !worker_is_alive(worker))
-        return;
-    if (!worker->failure.code)
-        worker->failure = *why;
-    if (worker->not_executed)
-        set_state(worker, WORKER_STOPPING);
-    else
-        worker_stop(worker);
-    service_worker_failed(worker);
-}
-
-static void draining_timeout(struct worker *worker)
-{
-    char cut[128];
-    bool keep = settings_of(worker)->drain_on_timeout == ON_TIMEOUT_KEEP;
-    tracking_describe(master_of(worker)->tracking, worker, cut, sizeof cut);
-    log_event(LOG_WARNING,
-        keep ? "worker did not drain in time: it is kept"
-             : "worker did not drain in time: it gets the stop signal",
-        WORKER_FIELDS(worker), LOG_I("pid", worker->pid),
-        LOG_I("timeout_ms", settings_of(worker)->drain_timeout_ms), LOG_S(keep ? "has" : "cut", cut));
-    if (keep)
-        return;
-    struct tracker_look look;
-    tracking_look(master_of(worker)->tracking, worker, &look);
-    if (look.known && look.connections > look.busy)
-        worker_idle_closed(worker, look.connections - look.busy);
-    worker_stop(worker);
-}
-
-static void stopping_timeout(struct worker *worker)
-{
-    char cut[128];
-    tracking_describe(master_of(worker)->tracking, worker, cut, sizeof cut);
-    log_event(LOG_WARNING, "worker did not stop in time: it gets SIGKILL", WORKER_FIELDS(worker),
-        LOG_I("pid", worker->pid), LOG_I("grace_ms", settings_of(worker)->stop_grace_ms), LOG_S("cut", cut));
-    worker_kill(worker);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx)
@@ -570,10 +430,10 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
         starting_timeout(worker);
         break;
     case WORKER_DRAINING:
-        draining_timeout(worker);
+        worker_draining_timeout(worker);
         break;
     case WORKER_STOPPING:
-        stopping_timeout(worker);
+        worker_stopping_timeout(worker);
         break;
     case WORKER_KILLED:
         log_event(LOG_ERROR, "worker does not die of SIGKILL: it hangs in the kernel", WORKER_FIELDS(worker),
@@ -581,6 +441,8 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
         set_timer(worker, KILLED_AGAIN_MS);
         break;
     case WORKER_READY:
+        worker_watchdog_expired(worker);
+        break;
     case WORKER_EXITED:
     case WORKER_STATE_COUNT:
         break;
@@ -594,6 +456,28 @@ static int exit_code_of(int wait_status)
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
+/* What its crash has cut, while its slot is its own. Of one that ended by itself while no master was there,
+ * it can't be told any more what was a part of its end. */
+static void note_cut(struct worker *worker, int wait_status)
+{
+    struct tracker_cut cut = {.known = false};
+    bool by_itself = WIFEXITED(wait_status);
+    enum tracker_end end = by_itself               ? TRACKER_END_BY_ITSELF
+                           : worker->restored_exit ? TRACKER_END_LONG_AGO
+                                                   : TRACKER_END_BY_SIGNAL;
+    if (wait_status != -1 && !(by_itself && worker->restored_exit))
+        tracking_cut(master_of(worker)->tracking, worker, end, &cut);
+    worker->cut_known = cut.known;
+    worker->cut = cut.requests;
+    worker->cut_silent = cut.silent;
+}
+
+/* A number that is left out where it isn't known. */
+static struct log_field known_number(const char *key, bool known, uint64_t number)
+{
+    return known ? LOG_U(key, number) : LOG_S(key, NULL);
+}
+
 void worker_exited(struct worker *worker, int wait_status)
 {
     char how[128], name[32];
@@ -602,7 +486,7 @@ void worker_exited(struct worker *worker, int wait_status)
             worker->start_fd, EV_READ, worker); /* a report of the child may have come at the same time */
     struct master *master = master_of(worker);
     bool expected = worker->state >= WORKER_DRAINING;
-    bool crash = !expected || (worker->failure.code && worker->generation->state == GENERATION_ACTIVE);
+    bool crash = !expected || (worker->failure.code && generation_is_kept(worker->generation));
     worker_count_forget(worker);
     store_name(worker, name);
     if (!crash)
@@ -615,11 +499,16 @@ void worker_exited(struct worker *worker, int wait_status)
     if (!worker->not_executed)
         worker->exit_code = exit_code_of(wait_status);
     struct words why = worker_why_not_ready(worker, wait_status);
+    if (crash)
+        note_cut(worker, wait_status);
     log_event(expected ? LOG_INFO : LOG_WARNING, "worker ended", WORKER_FIELDS(worker),
         LOG_I("pid", worker->pid), LOG_S("how", how), LOG_S("state", worker_state_name(worker->state)),
+        known_number("lost", worker->cut_known, worker->cut),
+        known_number("silent", worker->cut_known, worker->cut_silent),
         LOG_S("reason", *why.text ? why.text : NULL));
     if (crash)
-        history_crashed(worker, how, worker->failure.code ? worker->failure.message : why.text);
+        history_crashed(worker, how, worker->failure.code ? worker->failure.message : why.text,
+            worker->cut_known, worker->cut);
     if (!worker->failure.code && !expected)
         error_set(&worker->failure, ECHILD, BLAME_PEER, "worker %u %s%s%s%s", worker->index, how,
             worker->state == WORKER_STARTING ? " before it was ready" : "", *why.text ? ": " : "", why.text);
@@ -677,7 +566,7 @@ void worker_resume(struct worker *worker, enum worker_state state)
     if (state == WORKER_DRAINING)
         tracking_drain(master_of(worker)->tracking, worker,
             worker->accepts || (!worker->native && settings_of(worker)->drain_signal));
-    if (state == WORKER_STARTING)
+    if (state == WORKER_STARTING && !worker->successor)
         worker_orphaned(worker, clock_monotonic_ms());
     if (state == WORKER_STARTING)
         readiness_begin(worker->generation);

@@ -11,12 +11,14 @@
  * Every state that waits has a deadline; the one timer of a worker is its state's:
  *   waiting    the delay before a worker that ended by itself is started again
  *   starting   ready.timeout (or ready.alive, after which it counts as ready)
+ *   ready      watchdog, if it must say WATCHDOG=1: anew each time that it does
  *   draining   drain.timeout, then the stop signal
  *   stopping   stop.grace, then SIGKILL to the whole process group
  *   killed     says so every few seconds: a process that doesn't die of SIGKILL hangs in the kernel
  *
- * worker_set_state() is the only writer of the state. The process and its descriptors belong to the worker
- * while it is in starting … killed; duplicates of the descriptors are in the keeper's store as "worker/ID".
+ * worker_set_state() is the only writer of the state, and for the workers' own files. The process and its
+ * descriptors belong to the worker while it is in starting … killed; duplicates of the descriptors are in the
+ * keeper's store as "worker/ID".
  *
  * What happens is told to the service (service.h): service_worker_ready(), _failed(), _gone().
  */
@@ -34,9 +36,11 @@
 #include <sys/types.h>
 
 struct capture;
+struct departure;
 struct generation;
 struct native_count;
 struct native_numbers;
+struct notify_message;
 
 enum worker_state {
     WORKER_WAITING,
@@ -55,7 +59,9 @@ struct worker {
     unsigned index; /* in the generation, from 0; GAPLESS_WORKER */
     uint64_t id; /* of this process, unique in the life of the main process; 0 while waiting for the first */
     enum worker_state state;
-    bool surplus;      /* scaled away: not started again */
+    bool surplus;      /* scaled away, or a successor has taken its place: not started again */
+    bool successor;    /* started beside the worker of its number, whose place it takes when it is ready */
+    bool replace;      /* to have a successor, or has one (limits.h) */
     unsigned failures; /* short lives in a row (backoff.h) */
 
     pid_t pid;
@@ -67,6 +73,9 @@ struct worker {
     int64_t started_ms;    /* CLOCK_MONOTONIC */
     int64_t started_at_ms; /* CLOCK_REALTIME */
     int exit_code;         /* as a shell says it, once it has exited */
+    bool cut_known;        /* once it has crashed: these two are (tracker_cut()) */
+    uint64_t cut;          /* requests that it had read, or had to read, and not answered */
+    uint64_t cut_silent;   /* connections that it had accepted, and on which nothing had come yet */
     struct error failure;  /* why it is being ended, code 0: it isn't at fault */
 
     struct channel *control; /* NULL: the worker closed it, or was cut off */
@@ -107,6 +116,10 @@ struct worker {
     uint64_t untold;
     uint64_t answers;
     int64_t heard_ms;
+
+    struct departure *departure; /* it leaves alone, and hasn't been told yet; else NULL */
+    int64_t draining_ms;         /* CLOCK_MONOTONIC: since when it drains */
+    int64_t watchdog_ms;         /* it must say WATCHDOG=1 so often while it is ready; 0: it needn't */
 
     int64_t orphaned_ms; /* CLOCK_MONOTONIC: since when its own sockets have had no ready worker; 0: not so */
 
@@ -156,6 +169,9 @@ void worker_tell(struct worker *worker, bool grace_spent);
  * ends it. */
 void worker_drain_silent(struct worker *worker);
 
+/* The stop signal now, whatever it has in flight. That in words goes into `cut`, for the log. */
+void worker_cut(struct worker *worker, char *cut, size_t size);
+
 /* The stop signal now; SIGKILL now. Do nothing when it is that far already. */
 void worker_stop(struct worker *worker);
 void worker_kill(struct worker *worker);
@@ -169,6 +185,12 @@ void worker_signal(struct worker *worker, int number);
 
 /* Says that it is at fault, and ends it: told to the service as failed, unless it was being ended anyway. */
 void worker_fail(struct worker *worker, const struct error *why);
+
+/* The same by SIGABRT, by which it may leave a core. */
+void worker_abort(struct worker *worker, const struct error *why);
+
+/* The deadline of its state begins anew. */
+void worker_rearm(struct worker *worker);
 
 /* It says that it can serve: by hello and ready, READY=1, an einhorn ack. Where the service has a probe its
  * generation must have answered that, too. */
@@ -185,6 +207,11 @@ bool worker_is_alive(const struct worker *worker);
 
 /* Puts the worker's descriptors into the keeper's store (again, when one of them is gone). */
 void worker_store(struct worker *worker);
+
+/* worker_end.c: what ends a worker, and what its deadlines do. */
+void worker_set_state(struct worker *worker, enum worker_state state);
+void worker_draining_timeout(struct worker *worker);
+void worker_stopping_timeout(struct worker *worker);
 
 /* worker_start.c: makes the process, which waits for its release (spawn.h). On failure there is none, and
  * what was opened for it is closed with the worker. */
@@ -209,6 +236,12 @@ int worker_notify_open(struct worker *worker, struct error *error);
 int worker_notify_watch(struct worker *worker);
 int worker_einhorn_open(struct worker *worker, struct error *error);
 void worker_einhorn_adopt(struct worker *worker);
+/* Takes what waits there. */
+void worker_notify_hear(struct worker *worker);
 void worker_notify_close(struct worker *worker);
+
+/* worker_watchdog.c: WATCHDOG=1 and what else is said of it; the deadline of a ready worker has passed. */
+void worker_watchdog_heard(struct worker *worker, const struct notify_message *message);
+void worker_watchdog_expired(struct worker *worker);
 
 #endif

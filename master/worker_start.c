@@ -107,6 +107,7 @@ static int make_process(
         .argv = activation->argv.items,
         .envp = activation->envp.items,
         .listen_pid = activation->listen_pid,
+        .watchdog_pid = activation->watchdog_pid,
         .fds = fds,
         .fd_count = activation->inherited_count + 1,
         .filter = worker->filtered ? &filter : NULL,

@@ -387,11 +387,18 @@ static bool listens_at_named(const struct worker *worker, size_t named)
     return false;
 }
 
-/* Everywhere where the generation does that serves, or, with a name, that is called so; of that generation
- * itself, where it was ready once. */
-static bool listens_as_active(const struct worker *worker, const char *name)
+/* Whose addresses a worker must have: those of its own generation once that was ready, else of the one that
+ * serves. NULL: nobody's. */
+static const struct generation *model_of(const struct worker *worker)
 {
-    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    return worker->generation->was_ready ? worker->generation
+                                         : service_generation(worker->generation->service, GENERATION_ACTIVE);
+}
+
+/* Everywhere where its model does, or, with a name, that is called so. */
+static bool listens_as_model(const struct worker *worker, const char *name)
+{
+    const struct generation *active = model_of(worker);
     if (!active || !active->was_ready || !active->endpoint_count)
         return false;
     for (size_t i = active->settings->listener_count; i < active->endpoint_count; i++)
@@ -437,14 +444,14 @@ static bool listens_at_all(const struct worker *worker)
 bool capture_has_listened(const struct worker *worker)
 {
     const struct config_service *settings = worker->generation->settings;
-    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    const struct generation *active = model_of(worker);
     if (!listens_at_all(worker))
         return false;
     if (!settings->listener_count)
-        return listens_as_active(worker, NULL);
+        return listens_as_model(worker, NULL);
     /* A listener can be several addresses: 0.0.0.0 and [::]. */
     for (size_t i = 0; active != worker->generation && i < settings->listener_count; i++)
-        if (!listens_as_active(worker, settings->listeners[i].name))
+        if (!listens_as_model(worker, settings->listeners[i].name))
             return false;
     return true;
 }
@@ -461,7 +468,7 @@ bool capture_serves(const struct worker *worker)
 
 static struct timeval quiet_time(const struct worker *worker)
 {
-    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    const struct generation *active = model_of(worker);
     int64_t timeout_ms = worker->generation->settings->ready_timeout_ms;
     int64_t ms = active && active->was_ready ? FEWER_MS : QUIET_MS;
     if (timeout_ms && ms > timeout_ms / 2)
@@ -487,7 +494,7 @@ void capture_listens(struct capture *capture)
  * it does. */
 static unsigned count_dropped(const struct worker *worker, char *text, size_t size, unsigned *ret_kept)
 {
-    const struct generation *active = service_generation(worker->generation->service, GENERATION_ACTIVE);
+    const struct generation *active = model_of(worker);
     size_t used = 0, first = active ? active->settings->listener_count : 0;
     unsigned dropped = 0;
     text[0] = '\0';

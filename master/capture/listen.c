@@ -167,7 +167,7 @@ int capture_finish(
     if (r < 0)
         return r;
     generation->serves = generation->serves || active;
-    endpoint_capture_succeed(endpoint, worker->index, worker->id);
+    endpoint_capture_succeed(endpoint, worker->index, worker->id, generation_has_process, generation);
     give_up_opened(capture, named_of(generation, listener));
     capture_watch_binder(capture, pid);
     capture->failure = (struct error){.code = 0};
