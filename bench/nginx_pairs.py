@@ -91,7 +91,7 @@ services:
   web: {{
     listen: ["tcp:127.0.0.1:{self.port},nonblock{listen}"],
     command: {json.dumps(command)},
-    {given}{captured}drain: {{signal: QUIT{drain}}}
+    {given}{captured}observe: {{window: 0}}, drain: {{signal: QUIT{drain}}}
   }}
 """))
 

@@ -236,6 +236,7 @@ class Run(harness.TestCase):
         drain = {**dict(re.findall(r"(\w+): ([^,}]+)", own[1] if own else "")), **self.drain}
         line = "    drain: {" + ", ".join(f"{key}: {value}" for key, value in drain.items()) + "}"
         text = text.replace(own[0], line, 1) if own else text.rstrip() + "\n" + line + "\n"
+        text += "    observe: {window: 0}\n"
         return ["-c", self.write("gapless.yaml", self.place(text))]
 
     def targets(self):

@@ -12,8 +12,10 @@ The environment names the programs: GAPLESS, GAPLESS_LOAD, GAPLESS_HELLO, GAPLES
 they are built with sanitizers: deadlines are longer then, and figures of memory are not looked at.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
+import datetime
 import json
 import os
 import pathlib
@@ -25,6 +27,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -146,8 +149,13 @@ def memory_kib(pid, key):
 # ---- addresses and clients ----
 
 
+_ports = set()
+_ports_lock = threading.Lock()
+
+
 def free_port(family=socket.AF_INET, kind=socket.SOCK_STREAM):
-    """A port that was free a moment ago and lies outside the range of outgoing connections, which would take it."""
+    """A port that was free a moment ago, that nobody else here was given, and that lies outside the range of outgoing connections,
+    which would take it."""
     low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     start = 10000 + (os.getpid() * 37 + int(time.monotonic_ns() // 1000)) % max(low - 11000, 1)
@@ -155,7 +163,10 @@ def free_port(family=socket.AF_INET, kind=socket.SOCK_STREAM):
         with socket.socket(family, kind) as probe:
             with contextlib.suppress(OSError):
                 probe.bind((host, port))
-                return port
+                with _ports_lock:
+                    if port not in _ports:
+                        _ports.add(port)
+                        return port
     raise AssertionError("no free port")
 
 
@@ -268,6 +279,10 @@ class LogLine:
             self.fields[field[1]] = json.loads(value) if value.startswith('"') else value
         self.message = rest if first is None else rest[:first]
 
+    def time(self):
+        """When it was logged, as time.time()."""
+        return datetime.datetime.fromisoformat(self._head.match(self.text)[1].replace("Z", "+00:00")).timestamp()
+
     def has(self, pattern, fields):
         """`pattern` (a regular expression) is found in the line, and the fields have these values."""
         return re.search(pattern, self.text) is not None and all(
@@ -303,10 +318,11 @@ class Log:
 
 
 class Gapless:
-    """A running `gapless run`."""
+    """A running `gapless run`. What it is told by flags alone has no observation window unless `observe` ("3s") or the flags
+    say so: an upgrade is then over when the old generation has gone. A file (-c) says it itself."""
 
     def __init__(self, case, arguments, admin=None, env=None, cwd=None, wrapper=(), pass_fds=(), preexec=None,
-                 history=None):
+                 history=None, observe=None):
         self.case = case
         self.number = len(case.started)
         self.admin = admin or str(case.dir / f"admin{self.number}.sock")
@@ -314,13 +330,20 @@ class Gapless:
         self.log = Log(case.dir / f"gapless{self.number}.log")
         self.output = Log(case.dir / f"gapless{self.number}.out")
         argv = [*wrapper, program("GAPLESS"), "run", "--admin", self.admin, "--history", self.history or "off",
-                *map(str, arguments)]
+                *self._observed(list(map(str, arguments)), observe)]
         with open(self.output.path, "ab") as out, open(self.log.path, "ab") as log:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=cwd or case.dir,
                 env=environment(env), pass_fds=pass_fds, preexec_fn=preexec, start_new_session=True)
         self.pid = self.process.pid
         case.started.append(self)
+
+    @staticmethod
+    def _observed(arguments, observe):
+        flags = arguments[:arguments.index("--")] if "--" in arguments else arguments
+        if any(flag == "-c" or flag.startswith(("--observe-window", "--preset")) for flag in flags):
+            return arguments
+        return ["--observe-window", observe or "0", *arguments]
 
     # -- what it says of itself
 
@@ -461,8 +484,8 @@ def run_gapless(*arguments, env=None, cwd=None, timeout=None, stdin=None):
 
 
 class Load:
-    """gapless-load, running until stop(); what a report holds is in docs/load.md. It is on when the first second is over, or where
-    begun() becomes true."""
+    """gapless-load, running until stop(); what a report holds is in docs/load.md. It is on when the first answer has come (or
+    a second is over without one), or where begun() becomes true."""
 
     def __init__(self, case, *arguments, begun=None):
         number = len(case.started)
@@ -591,9 +614,11 @@ class TestCase(unittest.TestCase):
 class TapResult(unittest.TestResult):
     """Prints each case as a line of TAP as it ends; what went wrong, and the ends of the logs, behind `#`."""
 
-    def __init__(self, total):
-        super().__init__()
-        self.number = 0
+    _printing = threading.Lock()
+    _printed = 0
+
+    @staticmethod
+    def begin(total):
         print(f"1..{total}", flush=True)
 
     def startTest(self, test):
@@ -615,18 +640,21 @@ class TapResult(unittest.TestResult):
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.number += 1
-        name = test.id().partition(".")[2]
+        with self._printing:
+            TapResult._printed += 1
+            self._print(test, f"{TapResult._printed} - {test.id().partition('.')[2]}")
+
+    def _print(self, test, name):
         if self._problems:
             self.failures.append((test, ""))
-            print(f"not ok {self.number} - {name}")
+            print(f"not ok {name}")
             for problem in self._problems:
                 self._comment(self._exc_info_to_string(problem, test).splitlines())
             self._comment(test.shown() if isinstance(test, TestCase) else [])
         elif self._skip is not None:
-            print(f"ok {self.number} - {name} # SKIP {self._skip}")
+            print(f"ok {name} # SKIP {self._skip}")
         else:
-            print(f"ok {self.number} - {name}")
+            print(f"ok {name}")
             print(f"# {time.monotonic() - self._began:.1f} s")
         sys.stdout.flush()
 
@@ -641,8 +669,31 @@ def note(text):
     print(f"# {text}", flush=True)
 
 
-def main():
-    """Runs the cases of the calling file, or those that the arguments name, and exits."""
+def _cases(suite):
+    for each in suite:
+        yield from _cases(each) if isinstance(each, unittest.TestSuite) else [each]
+
+
+def _run(cases, at_a_time):
+    """True if none failed."""
+    TapResult.begin(len(cases))
+    results = [TapResult() for _ in cases]
+    try:
+        for alone in (False, True):
+            pool = concurrent.futures.ThreadPoolExecutor(1 if alone else at_a_time)
+            for done in [pool.submit(case.run, result) for case, result in zip(cases, results) if getattr(case, "ALONE", False) == alone]:
+                done.result()
+    except BaseException:  # told to end: nothing that runs is waited for
+        for case in cases:
+            for each in reversed(getattr(case, "started", [])):
+                each.finish()
+        os._exit(143)
+    return not any(result.failures for result in results)
+
+
+def main(at_a_time=1):
+    """Runs the cases of the calling file, or those that the arguments name, and exits. Cases that mostly wait and don't mind each
+    other can run some at a time; those with ALONE = True (they measure) come after them, one by one."""
     # Workers whose main process a test killed come to us and can be ended and reaped.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # A timeout of meson is a TERM: clean up then, too.
@@ -650,6 +701,9 @@ def main():
     loader = unittest.TestLoader()
     module = sys.modules["__main__"]
     suite = loader.loadTestsFromNames(sys.argv[1:], module) if sys.argv[1:] else loader.loadTestsFromModule(module)
-    result = TapResult(suite.countTestCases())
+    if at_a_time > 1:
+        sys.exit(0 if _run(list(_cases(suite)), at_a_time) else 1)
+    TapResult.begin(suite.countTestCases())
+    result = TapResult()
     suite.run(result)
     sys.exit(1 if result.failures else 0)

@@ -450,4 +450,4 @@ class RefusedDrainTest(Drain, exact.Server):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=5)

@@ -385,4 +385,4 @@ class FarewellTest(Case):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=2)

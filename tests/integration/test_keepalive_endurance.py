@@ -3,7 +3,7 @@
 """Upgrades in a row of unmodified servers whose clients of kept connections are told to close, among clients that reset and workers
 that are killed: no request of a client that honours close fails, and in the end nothing is left in the kernel and nowhere else.
 
-Thirty upgrades, with GAPLESS_TEST_FULL=1 a thousand; GAPLESS_TEST_UPGRADES says another number.
+Thirty upgrades (with sanitizers twelve), with GAPLESS_TEST_FULL=1 a thousand; GAPLESS_TEST_UPGRADES says another number.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import time
 import exact
 import harness
 
-UPGRADES = int(os.environ.get("GAPLESS_TEST_UPGRADES", 1000 if os.environ.get("GAPLESS_TEST_FULL") == "1" else 30))
+UPGRADES = int(os.environ.get("GAPLESS_TEST_UPGRADES", 1000 if os.environ.get("GAPLESS_TEST_FULL") == "1" else 12 if harness.SANITIZED else 30))
 SETTLED = UPGRADES // 2
 # From then on memory of its own may grow by no more than this. The second figure isn't a leak (malloc has as many bytes in use after each
 # upgrade, as malloc_stats() says): glibc spreads over its heap, which the master gives back to the kernel when BPF is loaded.
@@ -47,7 +47,10 @@ class Kernel:
     map of the connections, say, has no descriptor."""
 
     def __init__(self, *pids):
-        held = [path.read_text() for pid in pids for path in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir()]
+        held = []
+        for path in [path for pid in pids for path in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir()]:
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                held.append(path.read_text())
         self.maps = {int(number) for text in held for number in re.findall(r"(?m)^map_id:\s*(\d+)", text)}
         self.programs = {int(number) for text in held for number in re.findall(r"(?m)^prog_id:\s*(\d+)", text)}
         of_program = {each["id"]: set(each.get("map_ids", [])) for each in bpftool("prog", "show") or []}
@@ -187,6 +190,7 @@ class KeepaliveEnduranceTest(harness.TestCase):
     listen: ["tcp:127.0.0.1:{port}"]
     command: ["{exact}", threads]
     workers: 2
+    observe: {{window: 0}}
     drain: {{signal: USR2, quiet: 20ms, idle_grace: {grace}, timeout: 10s}}
 """
         services = [service.format(name=name, port=port, exact=harness.program("GAPLESS_EXACT"), grace=grace)

@@ -12,7 +12,9 @@ import unittest
 import exact
 import harness
 
-QUICK = ("--drain-quiet", "50ms", "--drain-idle-grace", "0", "--ready-timeout", "3s")
+QUICK = ("--drain-quiet", "50ms", "--drain-idle-grace", "0")
+# For a version that never answers: its predecessor was ready within it, too.
+SHORT = "3s" if harness.SANITIZED else "1s"
 
 
 class Probed:
@@ -20,9 +22,9 @@ class Probed:
         super().setUp()
         self.open_address()
 
-    def serve_probed(self, probe, *flags):
+    def serve_probed(self, probe, *flags, timeout="3s"):
         self.install_server(self.hello_command())
-        return self.serve(*QUICK, "--ready-probe", probe, *flags, "-l", f"web={self.listen}", "--", str(self.dir / "server"))
+        return self.serve(*QUICK, "--ready-timeout", timeout, "--ready-probe", probe, *flags, "-l", f"web={self.listen}", "--", str(self.dir / "server"))
 
     def install_server(self, command, before=""):
         self.write("server", f"#!/bin/sh\n{before}\nexec {command}\n", 0o755)
@@ -60,9 +62,9 @@ class Probed:
 
     def test_server_that_says_ready_and_answers_nothing_fails(self):
         for probe in ("http:/version", "tcp"):
-            gapless = self.serve_probed(probe)
+            gapless = self.serve_probed(probe, timeout=SHORT)
             self.install_server(self.mute())
-            self.fails_to_upgrade(gapless, "ready.probe", "no answer in time")
+            self.fails_to_upgrade(gapless, "ready.probe", "no answer")
             self.assertEqual(gapless.terminate(), 0)
             self.open_address()
 
@@ -71,7 +73,7 @@ class Probed:
         probe = "http:/nowhere"
         self.assertEqual(gapless.terminate(), 0)
         self.open_address()
-        gapless = self.start(*QUICK, "--restart", "no", "--ready-probe", probe, "-l", self.listen, "--", str(self.dir / "server"))
+        gapless = self.start(*QUICK, "--ready-timeout", SHORT, "--restart", "no", "--ready-probe", probe, "-l", self.listen, "--", str(self.dir / "server"))
         line = gapless.log.wait("worker failed", generation=1)
         self.assertIn("status 404", line.fields["reason"])
 
@@ -96,7 +98,7 @@ class Probed:
         gapless.log.wait("upgrade committed", generation=4)
         gapless.hup()  # while workers of the one before may not have said hello
         gapless.wait_serving(5)
-        self.assertEqual(gapless.log.find("cut off|started again|worker ended.*state=ready"), [])
+        self.assertEqual(gapless.log.find("cut off|is started again|worker ended.*state=ready"), [])
 
     def test_master_that_is_killed_meanwhile_goes_on_asking(self):
         gapless = self.serve_probed("http:/version")
@@ -167,4 +169,4 @@ class RefusedTest(harness.TestCase):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=3)

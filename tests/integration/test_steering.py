@@ -73,6 +73,7 @@ class Steered:
         for generation in range(2, UPGRADES + 2):
             gapless.hup()
             gapless.wait_serving(generation)
+            self.record(generation).wait("accepted", lambda value: value)
         report = load.stop()
         self.assert_clean(report)
         counts = {int(generation): each["count"] for generation, each in report["by"].items()}
@@ -99,8 +100,9 @@ class Steered:
         self.assertEqual(gapless.generation(), 1)
         # One filler may stay (listener.h).
         fillers = self.STEERING == "cbpf"
-        harness.wait_until(lambda: before <= len(harness.descriptors(gapless.master_pid())) <= before + fillers,
-                           lambda: f"{before} descriptors, not {harness.descriptors(gapless.master_pid())}")
+        # What a check at the start still held when `before` was counted may have gone: fewer is well.
+        harness.wait_until(lambda: len(harness.descriptors(gapless.master_pid())) <= before + fillers,
+                           lambda: f"{before} descriptors at most, not {harness.descriptors(gapless.master_pid())}")
 
     def test_master_that_is_killed_goes_on_steering(self):
         gapless = self.run_exact()
@@ -223,7 +225,7 @@ class EbpfTest(Movable, harness.TestCase):
 
     def test_address_that_the_next_version_does_not_serve_refuses_from_the_switch_on(self):
         port = harness.free_port()
-        config = f"services: {{web: {{command: {self.server()[1:]}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{{}}\"%s]}}}}"
+        config = f"services: {{web: {{command: {self.server()[1:]}, observe: {{window: 0}}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{{}}\"%s]}}}}"
         path = self.write("gapless.yaml", config.replace("%s", f", \"tcp:127.0.0.1:{port}\"").replace("{}", self.spec()))
         gapless = self.serve("-c", path)
         harness.connect(("127.0.0.1", port)).close()
@@ -236,7 +238,7 @@ class EbpfTest(Movable, harness.TestCase):
         self.assert_clean(load.stop())
 
     def test_service_moves_between_the_tiers(self):
-        config = f"services: {{web: {{command: {self.server()[1:]}, drain: {{quiet: 50ms, idle_grace: 0s}}, steering: %s, " \
+        config = f"services: {{web: {{command: {self.server()[1:]}, observe: {{window: 0}}, drain: {{quiet: 50ms, idle_grace: 0s}}, steering: %s, " \
                  f"listen: [\"{self.spec()}\"]}}}}"
         tiers = ("shared", "ebpf", "cbpf", "ebpf", "shared", "cbpf", "shared", "ebpf")
         path = self.write("gapless.yaml", config % tiers[0])
@@ -320,7 +322,7 @@ class PathTest(Steered, harness.TestCase):
 
     def test_path_that_the_next_version_does_not_serve_vanishes_at_the_switch(self):
         gone = self.dir / "gone.sock"
-        config = f"services: {{web: {{command: {self.server()[1:]}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{self.spec()}\"%s]}}}}"
+        config = f"services: {{web: {{command: {self.server()[1:]}, observe: {{window: 0}}, drain: {{quiet: 50ms, idle_grace: 0s}}, listen: [\"{self.spec()}\"%s]}}}}"
         path = self.write("gapless.yaml", config % f", \"unix:{gone}\"")
         gapless = self.serve("-c", path)
         master = gapless.master_pid()
@@ -356,6 +358,7 @@ class PathTest(Steered, harness.TestCase):
 
 @exact.needs_bpf
 class DatagramTest(datagrams.TestCase):
+    ALONE = True  # a flow that is late is one that was forgotten
     FLOWS = 100 if harness.SANITIZED else 1000
     PER_FLOW = 5
 
@@ -386,6 +389,8 @@ class DatagramTest(datagrams.TestCase):
 
 
 class ManyTest(harness.TestCase):
+    ALONE = True
+
     def test_time_of_the_switch_with_many_addresses(self):
         for count in (1, 16, 256):
             ports = []
@@ -396,7 +401,7 @@ class ManyTest(harness.TestCase):
             listen = [flag for port in ports for flag in ("-l", f"tcp:127.0.0.1:{port}")]
             gapless = self.serve(*listen, "--", self.hello("one"))
             gapless.upgrade_by_hup()
-            fields = gapless.log.wait("upgrade committed").fields
+            fields = gapless.log.wait("traffic switched").fields
             harness.note(f"{count} addresses: the switch took {fields['switch_us']} us, from the start of the upgrade "
                          f"{fields['took_ms']} ms")
             self.assertLess(int(fields["switch_us"]), 100000)
@@ -404,4 +409,4 @@ class ManyTest(harness.TestCase):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(at_a_time=2)

@@ -177,6 +177,7 @@ services:
     command: [{NGINX}, -p, {self.logs}, -e, {self.logs}/error.log, -c, {conf}]
     env: {{NGINX: "{{fds:;}}"}}
     ready: {{alive: 1s}}
+    observe: {{window: 0}}
     drain: {{signal: QUIT}}
 """)]
 

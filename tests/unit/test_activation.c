@@ -86,6 +86,26 @@ static void what_another_manager_said_is_left_out(void **unused)
     activation_done(&activation);
 }
 
+static void a_watchdog_is_told_with_room_for_the_pid(void **unused)
+{
+    char *command[] = {"server", NULL};
+    struct config_service service = {
+        .name = "s", .command = command, .activation = ACTIVATION_NONE, .watchdog_ms = 1500};
+    struct activation_request request = request_for(&service);
+    struct activation activation;
+    assert_int_equal(activation_prepare(&request, &activation, NULL), 0);
+    assert_string_equal(value(&activation, "WATCHDOG_USEC"), "1500000");
+    assert_ptr_equal(value(&activation, "WATCHDOG_PID"), activation.watchdog_pid);
+    assert_int_equal(strlen(activation.watchdog_pid), ACTIVATION_PID_ROOM - 1);
+    assert_null(activation.listen_pid);
+    activation_done(&activation);
+    service.watchdog_ms = 0;
+    assert_int_equal(activation_prepare(&request, &activation, NULL), 0);
+    assert_null(value(&activation, "WATCHDOG_USEC"));
+    assert_null(activation.watchdog_pid);
+    activation_done(&activation);
+}
+
 static void without_activation_only_named_listeners_are_inherited(void **unused)
 {
     char *command[] = {"server", "{fd:ux}", NULL};
@@ -130,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_conventions_name_the_same_descriptors),
         cmocka_unit_test(what_another_manager_said_is_left_out),
+        cmocka_unit_test(a_watchdog_is_told_with_room_for_the_pid),
         cmocka_unit_test(without_activation_only_named_listeners_are_inherited),
         cmocka_unit_test(a_wrong_placeholder_is_named),
         cmocka_unit_test(other_braces_are_text),
