@@ -273,3 +273,11 @@ unsigned world_count_fds(pid_t pid)
     closedir(directory);
     return count;
 }
+
+void world_expect_fds(const struct world *world, unsigned count)
+{
+    struct timespec pause = {.tv_nsec = 1000000};
+    for (unsigned i = 0; i < WORLD_DEADLINE_MS && world_count_fds(world->keeper) != count; i++)
+        nanosleep(&pause, NULL);
+    assert_int_equal(world_count_fds(world->keeper), count);
+}

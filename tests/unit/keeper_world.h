@@ -60,6 +60,8 @@ bool world_is_stopped(long pid);
 pid_t world_parent(long pid);
 
 unsigned world_count_fds(pid_t pid);
+/* The keeper comes to have so many: what it closes it may be about to. */
+void world_expect_fds(const struct world *world, unsigned count);
 
 /* What main() does when it is called as the keeper or the master; -1: it isn't. */
 int world_main(int argc, char *argv[]);

@@ -128,11 +128,11 @@ static void a_put_or_drop_closes_what_the_name_held(void **state)
     for (unsigned i = 0; i < 5; i++)
         world_ask(world, "put state");
     expect_nothing_but_a_signal(world);
-    assert_int_equal(world_count_fds(world->keeper), before + 1);
+    world_expect_fds(world, before + 1);
     world_ask(world, "drop state");
     world_ask(world, "drop state");
     expect_nothing_but_a_signal(world);
-    assert_int_equal(world_count_fds(world->keeper), before);
+    world_expect_fds(world, before);
 }
 
 static void restarts_leak_nothing(void **state)
@@ -150,7 +150,7 @@ static void restarts_leak_nothing(void **state)
         world_expect(world, "restored %u", i);
         world_ask(world, "serving");
         expect_nothing_but_a_signal(world);
-        assert_int_equal(world_count_fds(world->keeper), before);
+        world_expect_fds(world, before);
     }
 }
 
