@@ -66,3 +66,9 @@ void refuse_text(const char *yaml, const char *message)
 {
     refuse((const char *const[]){"-c", "w.yaml", NULL}, yaml, message);
 }
+
+void refuse_all(const struct mistake *mistakes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        refuse_text(mistakes[i].yaml, mistakes[i].message);
+}

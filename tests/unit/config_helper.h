@@ -19,4 +19,13 @@ void refuse_words(const char *const words[], const char *message);
 struct config *load_text(const char *yaml);
 void refuse_text(const char *yaml, const char *message);
 
+struct mistake {
+    const char *yaml;
+    const char *message;
+};
+void refuse_all(const struct mistake *mistakes, size_t count);
+
+/* A service with its command in lines 1 to 3; what follows is in line 4. */
+#define WEB "services:\n  web:\n    command: server\n"
+
 #endif

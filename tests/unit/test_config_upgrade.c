@@ -14,20 +14,7 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-/* A service with its command in lines 1 to 3; what follows is in line 4. */
-#define WEB "services:\n  web:\n    command: server\n"
 #define STEPS WEB "    steps:\n"
-
-struct mistake {
-    const char *yaml;
-    const char *message;
-};
-
-static void refuse_all(const struct mistake *mistakes, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        refuse_text(mistakes[i].yaml, mistakes[i].message);
-}
 
 static void nothing_is_tested_unless_it_is_said(void **state)
 {

@@ -15,20 +15,6 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-/* A service with its command in lines 1 to 3; what follows is in line 4. */
-#define WEB "services:\n  web:\n    command: server\n"
-
-struct mistake {
-    const char *yaml;
-    const char *message;
-};
-
-static void refuse_all(const struct mistake *mistakes, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        refuse_text(mistakes[i].yaml, mistakes[i].message);
-}
-
 static void every_key_reaches_its_place(void **state)
 {
     struct config *config = load_text(
