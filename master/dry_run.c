@@ -31,11 +31,6 @@ struct dry_run {
     struct validation *validation;
 };
 
-struct master *dry_run_master(const struct dry_run *dry_run)
-{
-    return dry_run->master;
-}
-
 void dry_run_free(struct dry_run *dry_run)
 {
     if (!dry_run)
@@ -242,7 +237,7 @@ static void on_validated(void *ctx, const struct error *failure)
     }
     if (!failure)
         say_plan(dry_run, service);
-    dry_run->request.done(dry_run->request.ctx, dry_run, failure);
+    dry_run->request.done(dry_run->request.ctx, failure);
 }
 
 static int begin(struct dry_run *dry_run, struct error *error)

@@ -20,7 +20,7 @@ struct dry_run_request {
     /* A line of it, from the loop or from dry_run_start(): the phase, and what happens in it. */
     void (*line)(void *ctx, const struct service *service, const char *phase, const char *text);
     /* Once, from the loop; it may be freed in it. failure: why it could not be carried out, or NULL. */
-    void (*done)(void *ctx, struct dry_run *dry_run, const struct error *failure);
+    void (*done)(void *ctx, const struct error *failure);
     void *ctx;
 };
 
@@ -28,7 +28,5 @@ struct dry_run_request {
 struct dry_run *dry_run_start(const struct dry_run_request *request, struct error *error);
 /* NULL is allowed. */
 void dry_run_free(struct dry_run *dry_run);
-
-struct master *dry_run_master(const struct dry_run *dry_run);
 
 #endif

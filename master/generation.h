@@ -63,7 +63,7 @@ struct generation {
     bool restarting;               /* an operator asked for that: limits.h */
     struct history_who restart_by; /* … who */
     unsigned restart_count;        /* … and how many workers it had */
-    int64_t recycle_after_ms;      /* no worker of it is recycled before that (CLOCK_MONOTONIC) */
+    int64_t recycle_after_ms;      /* gapless replaces nobody by itself before that (CLOCK_MONOTONIC) */
     bool said_uncounted;           /* … in the log: how many requests a worker has had isn't known */
     unsigned worker_count;         /* how many there shall be; TTIN and TTOU change it */
     bool was_ready;                /* all of its workers were ready once */

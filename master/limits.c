@@ -22,7 +22,7 @@
 #define TICK_MS 1000
 /* Memory is looked at for no more than a twentieth of the time. */
 #define MEASURE_FACTOR 19
-/* Nobody is recycled for so long after that has failed. */
+/* Nobody is recycled for so long after that has failed, or after all were replaced. */
 #define RECYCLE_AGAIN_MS 60000
 
 struct limits {
@@ -194,12 +194,14 @@ void limits_unhealthy(struct generation *generation, const struct error *why)
     while (only && (only->state != WORKER_READY || only->surplus))
         only = only->next;
     if (only) {
-        worker_fail(only, why);
-    } else if (replace_is_possible(generation, &reason)) {
+        worker_fail(only, why); /* what is started again has a pause of its own */
+        return;
+    }
+    generation->recycle_after_ms = clock_monotonic_ms() + RECYCLE_AGAIN_MS;
+    if (replace_is_possible(generation, &reason)) {
         replace_all(generation);
         limits_changed(generation);
     } else {
-        generation->recycle_after_ms = clock_monotonic_ms() + RECYCLE_AGAIN_MS;
         restart_whole(generation, why->message);
     }
 }

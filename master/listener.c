@@ -110,7 +110,7 @@ static void endpoint_free(struct endpoint *endpoint)
     withdraw(endpoint, published);
     for (unsigned i = 0; i < endpoint->socket_count; i++)
         endpoint_drop_socket(endpoint, i, last);
-    if (last && listener->tier == STEERING_PATH)
+    if (last && listener->restored && listener->tier == STEERING_PATH)
         unix_path_clean(&listener->spec, NULL);
     group_remove(listener, endpoint);
     for (struct endpoint **link = &listener->endpoints; *link; link = &(*link)->next)
@@ -158,7 +158,8 @@ static int bind_aside(struct endpoint *endpoint, int *ret_fd, struct error *erro
     struct listener *listener = endpoint->listener;
     CLEANUP_FD int fd = -1;
     /* What a master that died has left. What can't be cleaned stands in nobody's way. */
-    unix_path_clean(&listener->spec, NULL);
+    if (listener->restored || !listener->active)
+        unix_path_clean(&listener->spec, NULL);
     int r = listener_socket_unbound(&listener->spec, &fd, error);
     if (r == 0)
         r = unix_path_bind(fd, &listener->spec, endpoint->id, &endpoint->aside, error);
@@ -548,6 +549,7 @@ struct listener *listener_restore(struct steering *steering, const struct listen
         return NULL;
     listener->tier = kept->tier;
     listener->cell = kept->cell;
+    listener->restored = true;
     snprintf(listener->reason, sizeof listener->reason, "%s", kept->reason);
     return listener;
 }

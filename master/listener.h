@@ -78,6 +78,7 @@ struct listener {
     enum steering_tier tier; /* of the group of sockets; shared: there is no group */
     char reason[512];        /* why it isn't a better tier; "": nothing had to be given up */
     unsigned cell;           /* ebpf */
+    bool restored;           /* an earlier master has had it, and may have left names of a Unix socket */
     struct endpoint *endpoints;
     struct endpoint *active; /* gets what is new; NULL: nobody */
     struct endpoint *canary; /* gets `share` (of 2^32) of it, or NULL */

@@ -33,7 +33,7 @@ static void on_status(void *ctx, struct admin_request *request)
 
 static int code_of(const struct error *error)
 {
-    return error->code == EBUSY || error->code == ENOENT ? CODE_REFUSED : CODE_FAILED;
+    return error->code == EBUSY ? CODE_REFUSED : CODE_FAILED;
 }
 
 static void refuse(struct waiter *waiter, struct service *service, const struct error *error)
@@ -59,13 +59,13 @@ static void begin(struct waiter *waiter, struct service *service, enum history_k
     refuse(waiter, service, &error);
 }
 
-static void begin_upgrade(struct waiter *waiter, struct service *service)
+static void begin_upgrade(struct waiter *waiter, struct service *service, struct config *config)
 {
     begin(waiter, service, HISTORY_KIND_UPGRADE);
 }
 
 /* In the midst of an upgrade the old generation takes over again; else the version before comes back. */
-static void begin_rollback(struct waiter *waiter, struct service *service)
+static void begin_rollback(struct waiter *waiter, struct service *service, struct config *config)
 {
     struct error error = {.code = 0};
     struct history_who who = history_peer(waiter->uid, waiter->pid);
@@ -130,7 +130,7 @@ static void on_validated(void *ctx, const struct error *failure)
 
 /* Worker by worker, once it is known that the version can be started again; or all at once by a new
  * generation of the same version. */
-static void begin_restart(struct waiter *waiter, struct service *service)
+static void begin_restart(struct waiter *waiter, struct service *service, struct config *config)
 {
     struct error error = {.code = 0};
     const char *reason = "";
@@ -175,26 +175,24 @@ static void begin_restart(struct waiter *waiter, struct service *service)
 
 static void on_dry_line(void *ctx, const struct service *service, const char *phase, const char *text)
 {
-    waiter_progress(ctx, service, phase, text);
+    const struct awaited *awaited = ctx;
+    waiter_progress(awaited->waiter, service, phase, text);
 }
 
-static void on_dry_done(void *ctx, struct dry_run *dry_run, const struct error *failure)
+static void on_dry_done(void *ctx, const struct error *failure)
 {
-    struct waiter *waiter = ctx;
-    struct master *master = dry_run_master(dry_run);
-    struct awaited **link = &waiter->awaited;
-    while (*link && (*link)->dry_run != dry_run)
-        link = &(*link)->next;
-    const struct service *service = *link ? master_find(master, (*link)->service) : NULL;
+    struct awaited *awaited = ctx;
+    struct waiter *waiter = awaited->waiter;
+    struct master *master = awaited->master;
+    const struct service *service = master_find(master, awaited->service);
     struct error error = {.code = 0};
     if (failure)
         error = *failure;
     else if (service)
         service_may_upgrade(service, &error);
-    waiter_settle(waiter, service ? service->name : "", error.code ? code_of(&error) : CODE_DONE,
+    waiter_settle(waiter, awaited->service, error.code ? code_of(&error) : CODE_DONE,
         error.code ? error.message : "it could be carried out; nothing was done");
-    if (*link)
-        waiter_forget(link);
+    waiter_forget(link_to(waiter, awaited));
     waiter_answer(master, waiter);
 }
 
@@ -202,11 +200,14 @@ static void begin_dry_run(struct waiter *waiter, struct service *service, struct
 {
     struct error error = {.code = 0};
     struct awaited *awaited = waiter_await(waiter, service, AWAITS_UPGRADE, 0);
-    struct dry_run_request request = {
-        .service = service, .config = config, .line = on_dry_line, .done = on_dry_done, .ctx = waiter};
-    if (!awaited || (awaited->dry_run = dry_run_start(&request, &error)))
+    if (!awaited)
         return;
-    waiter_forget(&waiter->awaited);
+    struct dry_run_request request = {
+        .service = service, .config = config, .line = on_dry_line, .done = on_dry_done, .ctx = awaited};
+    awaited->dry_run = dry_run_start(&request, &error);
+    if (awaited->dry_run)
+        return;
+    waiter_forget(link_to(waiter, awaited));
     waiter_settle(waiter, service->name, CODE_FAILED, error.message);
 }
 
@@ -256,8 +257,9 @@ static void waiter_begun(struct master *master, struct waiter *waiter, bool no_w
 /* What a verb asks for of one service, or of all. */
 struct wish {
     const char *verb, *service;
+    struct config *config; /* a dry run's, lent; or NULL */
     bool no_wait;
-    void (*begin)(struct waiter *waiter, struct service *service);
+    void (*begin)(struct waiter *waiter, struct service *service, struct config *config);
 };
 
 static void carry_out(struct master *master, struct admin_request *request, const struct wish *wish)
@@ -270,7 +272,7 @@ static void carry_out(struct master *master, struct admin_request *request, cons
     for (struct service *service = one ? one : master->services; service;
          service = one ? NULL : service->next)
         if (!service->removed)
-            wish->begin(waiter, service);
+            wish->begin(waiter, service, wish->config);
     waiter_begun(master, waiter, wish->no_wait);
 }
 
@@ -283,25 +285,16 @@ static void log_wish(const struct admin_request *request, const struct wish *wis
         LOG_S("service", is_all(wish->service) ? NULL : wish->service));
 }
 
-static void dry_run(struct master *master, struct admin_request *request, const char *name)
+static void dry_run(struct master *master, struct admin_request *request, const char *service)
 {
+    struct wish wish = {.service = service, .begin = begin_dry_run};
     struct error error = {.code = 0};
-    struct config *config = NULL;
-    if (master_read_config(master, &config, &error) < 0) {
+    if (master_read_config(master, &wish.config, &error) < 0) {
         admin_reply_result(request, CODE_USAGE, error.message);
         return;
     }
-    struct waiter *waiter = waiter_begin(master, request);
-    struct service *one = is_all(name) ? NULL : master_find(master, name);
-    if (waiter)
-        waiter->several = !one && master->services && master->services->next;
-    for (struct service *service = waiter ? (one ? one : master->services) : NULL; service;
-         service = one ? NULL : service->next)
-        if (!service->removed)
-            begin_dry_run(waiter, service, config);
-    config_unref(config);
-    if (waiter)
-        waiter_begun(master, waiter, false);
+    carry_out(master, request, &wish);
+    config_unref(wish.config);
 }
 
 static void on_upgrade(

@@ -135,10 +135,11 @@ int service_make_generation(struct service *service, const struct transaction *t
 {
     const struct generation *version = service_wanted_version(service);
     int r = make_generation(service, transaction->config, version, ret_generation, error);
-    /* TTIN and TTOU have changed it. */
-    if (r == 0 && transaction->kind == HISTORY_KIND_RESTART && version)
-        (*ret_generation)->worker_count = version->worker_count;
-    return r;
+    if (r < 0 || transaction->kind != HISTORY_KIND_RESTART || !version)
+        return r;
+    (*ret_generation)->worker_count = version->worker_count; /* TTIN and TTOU have changed it */
+    (*ret_generation)->recycle_after_ms = version->recycle_after_ms;
+    return 0;
 }
 
 unsigned service_worker_pids(const struct service *service, uint64_t generation, pid_t **ret_pids)
@@ -277,7 +278,7 @@ int service_upgrade(
         return refused(service, error);
     service->wish = kind;
     if (kind == HISTORY_KIND_ROLLBACK && !service_wanted_version(service))
-        return error_set(error, ENOENT, BLAME_USER,
+        return error_set(error, EBUSY, BLAME_USER,
             "there is no version before the one that serves: %s was not upgraded yet", service->name);
     service->asked_by = *who;
     transaction_event(service, UPGRADE_ASKED, NULL);

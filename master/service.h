@@ -65,8 +65,8 @@ int service_start(struct service *service, struct error *error);
 void service_resume(struct service *service);
 
 /* Begins an upgrade: to what the master's configuration says now, to the version before (rollback), or to the
- * same version (restart). 0: it has begun; its generation is service->last_generation. -EBUSY: one is under
- * way, or too many old generations are draining; -ENOENT: there is no version before. */
+ * same version (restart). 0: it has begun; its generation is service->last_generation. -EBUSY: it can't be
+ * now, since one is under way, too many old generations are draining, or there is no version before. */
 int service_upgrade(
     struct service *service, enum history_kind kind, const struct history_who *who, struct error *error);
 

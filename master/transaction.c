@@ -76,13 +76,6 @@ static int open_transaction(struct transaction *transaction, struct config *conf
         transaction->kind, &transaction->plan, error);
 }
 
-static enum result fails(struct transaction *transaction, const struct error *why)
-{
-    if (!transaction->reason.code)
-        transaction->reason = *why;
-    return HAS_FAILED;
-}
-
 static enum result begin(struct service *service)
 {
     struct transaction *transaction = &service->transaction;
@@ -98,7 +91,7 @@ static enum result begin(struct service *service)
     history_upgrade_begins(service, transaction->to, transaction->kind);
     struct config *config = version ? version->config : service->master->config;
     if (open_transaction(transaction, config, &error) < 0)
-        return fails(transaction, &error);
+        return transaction_fails(service, &error);
     log_event(LOG_INFO, "upgrade started", LOG_S("service", service->name),
         LOG_U("generation", transaction->to),
         LOG_S(
@@ -257,8 +250,7 @@ static void tell_phase(struct service *service, enum upgrade_state was)
 {
     enum upgrade_state now = service->upgrade.state;
     enum upgrade_phase phase = upgrade_phase_of(was);
-    bool back = now == UPGRADE_ABORTING || now == UPGRADE_ROLLING_BACK || now == UPGRADE_STOPPING;
-    if (phase < PHASE_RETIRE && phase != upgrade_phase_of(now) && !back)
+    if (phase < PHASE_RETIRE && phase != upgrade_phase_of(now) && !upgrade_is_way_back(now))
         history_upgrade_phase(service, service->transaction.to, upgrade_phase_name(phase), -1);
 }
 
@@ -288,7 +280,7 @@ static void note_undo(struct service *service, const struct error *why)
 
 static void note_failure(struct service *service, enum upgrade_event event, const struct error *why)
 {
-    if (event == UPGRADE_FAILED && why && service->upgrade.state >= UPGRADE_ABORTING &&
+    if (event == UPGRADE_FAILED && why && upgrade_is_way_back(service->upgrade.state) &&
         service->transaction.reason.code)
         note_undo(service, why);
     bool bad = event == UPGRADE_FAILED || event == UPGRADE_BAD || event == UPGRADE_BACK ||
@@ -458,7 +450,7 @@ int transaction_restore(
     state_restore_who(&transaction->back_by, from->back_by);
     int r = open_transaction(transaction, config, &error);
     if (r < 0)
-        fails(transaction, &error);
+        transaction_fails(service, &error);
     if (transaction->steps)
         steps_restore(transaction->steps, from->steps_finished);
     return r == -ENOMEM ? r : 0;

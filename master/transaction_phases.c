@@ -34,7 +34,7 @@ static void progress(struct service *service, const char *phase, const char *tex
     requests_progress(service, service->transaction.to, phase, text);
 }
 
-static enum result fails(struct service *service, const struct error *why)
+enum result transaction_fails(struct service *service, const struct error *why)
 {
     if (!service->transaction.reason.code)
         service->transaction.reason = *why;
@@ -93,7 +93,7 @@ enum result transaction_validate(struct service *service)
         .ctx = service};
     transaction->validation = validate_start(&request, &error);
     free(workers);
-    return transaction->validation ? GOES_ON : fails(service, &error);
+    return transaction->validation ? GOES_ON : transaction_fails(service, &error);
 }
 
 /* ── spawn, ready, smoke ── */
@@ -102,16 +102,18 @@ enum result transaction_spawn(struct service *service)
 {
     struct transaction *transaction = &service->transaction;
     struct generation *generation = transaction_new_generation(service);
+    struct generation *old = transaction_old_generation(service);
     struct error error = {.code = 0};
     if (generation) /* an earlier master's */
         return generation_executes(generation) ? HAS_DONE : GOES_ON;
     progress(service, "spawn", NULL);
-    limits_stop(transaction_old_generation(service));
+    if (old)
+        limits_stop(old);
     if (service_make_generation(service, transaction, &generation, &error) < 0)
-        return fails(service, &error);
+        return transaction_fails(service, &error);
     if (generation_scale(generation) < 0) {
         error_set(&error, ENOMEM, BLAME_OURS, "out of memory");
-        return fails(service, &error);
+        return transaction_fails(service, &error);
     }
     return GOES_ON;
 }
@@ -147,7 +149,7 @@ enum result transaction_smoke(struct service *service)
         .ctx = service};
     progress(service, "smoke", NULL);
     transaction->smoke = smoke_start(&request, &error);
-    return transaction->smoke ? GOES_ON : fails(service, &error);
+    return transaction->smoke ? GOES_ON : transaction_fails(service, &error);
 }
 
 /* ── the traffic ── */
@@ -160,7 +162,7 @@ enum result transaction_share(struct service *service)
     char text[96];
     master_save(service->master);
     if (service_share(old, new, stage->share, &error) < 0)
-        return fails(service, &error);
+        return transaction_fails(service, &error);
     generation_set_state(new, GENERATION_CANARY);
     health_begin(new);
     snprintf(
@@ -180,7 +182,7 @@ enum result transaction_switch(struct service *service)
     int r = service_choose(new, &error);
     int64_t switch_us = clock_monotonic_us() - began_us;
     if (r < 0)
-        return fails(service, &error);
+        return transaction_fails(service, &error);
     generation_set_state(new, GENERATION_ACTIVE);
     if (old) {
         generation_set_state(old, GENERATION_STANDBY);
@@ -235,7 +237,7 @@ void transaction_give_back(struct service *service)
     if (old && service_choose(old, &error) < 0)
         log_event(LOG_ERROR, "the traffic does not go back", LOG_S("service", service->name),
             LOG_S("reason", error.message));
-    if (new &&old)
+    if (old && new)
         service_close_addresses(new, old);
     if (old && generation_is_empty(old) && generation_scale(old) < 0) /* `restart` wanted none again */
         log_event(LOG_ERROR, "out of memory: the old generation has no worker",

@@ -11,6 +11,9 @@
  * transaction has the reason. */
 enum result { GOES_ON, HAS_DONE, HAS_FAILED };
 
+/* HAS_FAILED; the reason is the first one. */
+enum result transaction_fails(struct service *service, const struct error *why);
+
 enum result transaction_validate(struct service *service);
 enum result transaction_spawn(struct service *service);
 enum result transaction_ready(struct service *service);

@@ -210,7 +210,7 @@ static void begin(struct upgrade *upgrade)
     upgrade->failed_phase = PHASE_COUNT;
 }
 
-static bool is_way_back(enum upgrade_state state)
+bool upgrade_is_way_back(enum upgrade_state state)
 {
     return state == UPGRADE_ABORTING || state == UPGRADE_ROLLING_BACK || state == UPGRADE_STOPPING;
 }
@@ -229,7 +229,7 @@ static void enter(struct upgrade *upgrade, const struct upgrade_plan *plan, int6
         upgrade->exposed = true;
     if (state == UPGRADE_COMMIT)
         upgrade->outcome = UPGRADE_COMMITTED;
-    if (is_way_back(state) && upgrade->outcome == UPGRADE_NO_OUTCOME)
+    if (upgrade_is_way_back(state) && upgrade->outcome == UPGRADE_NO_OUTCOME)
         upgrade->outcome = upgrade->exposed ? UPGRADE_ROLLED_BACK : UPGRADE_ABORTED;
 }
 
@@ -264,7 +264,7 @@ struct upgrade_step upgrade_step(
     if (next == was && !stage)
         return step;
     upgrade->stage += stage;
-    if (is_way_back(next) && upgrade->outcome == UPGRADE_NO_OUTCOME)
+    if (upgrade_is_way_back(next) && upgrade->outcome == UPGRADE_NO_OUTCOME)
         upgrade->failed_phase = was == UPGRADE_BEGINNING ? PHASE_VALIDATE : upgrade_phase_of(was);
     while (is_passed_over(next, plan)) {
         if (upgrade_when_of(next) == UPGRADE_IN)
@@ -346,10 +346,4 @@ const char *upgrade_action_name(enum upgrade_action action)
         if ((unsigned)action == 1u << i)
             return names[i];
     return "?";
-}
-
-const char *upgrade_outcome_name(enum upgrade_outcome outcome)
-{
-    static const char *const names[UPGRADE_OUTCOME_COUNT] = {"", "committed", "failed", "rolled back"};
-    return outcome < UPGRADE_OUTCOME_COUNT ? names[outcome] : "?";
 }

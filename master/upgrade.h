@@ -145,6 +145,9 @@ bool upgrade_is_stopping(const struct upgrade *upgrade);
 /* The old generation has been told nothing yet, and the new one not that it stays. */
 bool upgrade_can_go_back(const struct upgrade *upgrade);
 
+/* What was done is being undone, or given up. */
+bool upgrade_is_way_back(enum upgrade_state state);
+
 /* The phase that a state belongs to, PHASE_COUNT where it is none's; where it stands to it. */
 enum upgrade_when { UPGRADE_BEFORE, UPGRADE_AFTER, UPGRADE_IN };
 enum upgrade_phase upgrade_phase_of(enum upgrade_state state);
@@ -154,7 +157,6 @@ enum upgrade_when upgrade_when_of(enum upgrade_state state);
 const char *upgrade_state_name(enum upgrade_state state);
 const char *upgrade_event_name(enum upgrade_event event);
 const char *upgrade_action_name(enum upgrade_action action);
-const char *upgrade_outcome_name(enum upgrade_outcome outcome);
 
 /* A cell of the table, for the test that holds the documentation to it. False: it can't happen. `actions`
  * beside those of the next state. */

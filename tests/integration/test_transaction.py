@@ -447,6 +447,10 @@ class Operator:
         done = self.gapless.verb("upgrade", "--dry-run")
         self.assertEqual(done.returncode, 1, transaction.reason_of(done))
         self.assertIn("/no/such/interpreter", done.stdout + done.stderr)
+        (self.dir / "current" / "server").unlink()
+        done = self.gapless.verb("upgrade", "--dry-run")
+        self.assertEqual(done.returncode, 1, transaction.reason_of(done))
+        self.assertIn(str(self.dir / "current" / "server"), done.stdout + done.stderr)
         self.assert_old_serves()
         self.end_load()
 

@@ -159,6 +159,17 @@ class OddTest(transaction.TestCase):
         self.assertEqual(done.returncode, 0, transaction.reason_of(done))
         self.assertEqual(self.answered_by()[0], "one")
 
+    def test_version_that_stays_bad_is_not_restarted_again_at_once(self):
+        health = {"probe": "http:/healthz", "interval": "50ms", "failures": 2}
+        self.begin(load=False, health=health)
+        self.version("two", "--status", 500)
+        self.configure(observe={"window": "0s"}, health=health, workers=2)
+        self.gapless.verb("upgrade")
+        self.wait_idle(3)
+        asked = self.requests()
+        harness.wait_until(lambda: self.gapless.generation() != 3 or self.requests() >= asked + 6, "more probes")
+        self.assertEqual(len(self.gapless.log.find("doesn't answer")), 1)
+
 
 if __name__ == "__main__":
     harness.main(at_a_time=3)
