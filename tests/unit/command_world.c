@@ -1,28 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "command_world.h"
 
-#include <dirent.h>
+#include "tests/unit/open_fds.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
-unsigned count_fds(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
-
 int command_world_setup(void **state)
 {
     static struct command_world world;
     world = (struct command_world){.directory = "/tmp/gapless-command-XXXXXX"};
-    world.fds = count_fds();
+    world.fds = open_fds();
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
     /* A command that hangs must not hang the tests. */
     alarm(2 * DEADLINE_MS / 1000);
@@ -53,7 +43,7 @@ int command_world_teardown(void **state)
     siginfo_t info;
     assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT), -1);
     assert_int_equal(errno, ECHILD);
-    assert_int_equal(count_fds(), world->fds);
+    assert_int_equal(open_fds(), world->fds);
     return 0;
 }
 

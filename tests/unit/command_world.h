@@ -46,8 +46,6 @@ struct command_world {
 int command_world_setup(void **state);
 int command_world_teardown(void **state);
 
-unsigned count_fds(void);
-
 /* command_request.done: keeps what is told, frees the command. */
 void world_done(void *ctx, const struct error *failure);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "control_peer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -140,15 +139,4 @@ void peer_expect_closed(struct channel *peer)
 {
     ProtobufCMessage *message = NULL;
     assert_int_equal(receive(peer, &message), -EPIPE);
-}
-
-unsigned open_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    assert_non_null(dir);
-    unsigned count = 0;
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
 }

@@ -34,7 +34,4 @@ void peer_expect_acknowledge(struct channel *peer, uint64_t batch, unsigned rece
 void peer_expect_nothing(struct channel *peer);
 void peer_expect_closed(struct channel *peer);
 
-/* Open descriptors of this process. */
-unsigned open_fds(void);
-
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "ipc/channel.h"
 #include "ipc/control.pb-c.h"
+#include "tests/unit/open_fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -26,17 +26,6 @@ struct pair {
     int peer;
     unsigned fds_before; /* open descriptors when both ends were there */
 };
-
-static unsigned open_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    assert_non_null(dir);
-    unsigned count = 0;
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
 
 static struct pair make_pair(unsigned accept_fds)
 {

@@ -4,8 +4,8 @@
 
 #include "ipc/channel.h"
 #include "ipc/keeper.pb-c.h"
+#include "tests/unit/open_fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -26,17 +26,6 @@ struct pair {
     struct keeper_link *link;
     unsigned fds_before;
 };
-
-static unsigned open_fds(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
 
 static int set_up(void **state)
 {

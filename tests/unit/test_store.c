@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/keeper/store.h"
+#include "tests/unit/open_fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -12,17 +12,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static unsigned open_fds(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
 
 static struct fd_list some_fds(unsigned count)
 {

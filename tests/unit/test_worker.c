@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "control_peer.h"
+#include "tests/unit/open_fds.h"
 #include "worker/gapless.h"
 
 #include <errno.h>

@@ -3,6 +3,7 @@
 #include "control_peer.h"
 #include "ipc/counters.h"
 #include "master/native_count.h"
+#include "tests/unit/open_fds.h"
 #include "worker/gapless.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
 #include "tests/unit/validate_world.h"
 
 #include "ipc/fd.h"
+#include "tests/unit/open_fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -23,17 +23,6 @@
 #define GRACE_MS 1000
 
 struct validate_world world;
-
-static unsigned count_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
 
 static void on_found(void *ctx, enum validate_kind kind, const char *text)
 {
@@ -108,7 +97,7 @@ void begin(const char *name)
 {
     struct error error = {.code = 0};
     world.command[0] = (char *)name;
-    world.descriptors = count_descriptors();
+    world.descriptors = open_fds();
     world.done = 0;
     world.failed = false;
     world.notes[0] = world.warnings[0] = '\0';
@@ -133,7 +122,7 @@ void assert_nothing_left(void)
         assert_true(clock_monotonic_ms() < end_ms);
         event_base_loop(world.master.base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
     }
-    assert_int_equal(count_descriptors(), world.descriptors);
+    assert_int_equal(open_fds(), world.descriptors);
 }
 
 void assert_valid(const char *name)
