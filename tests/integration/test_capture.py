@@ -509,6 +509,8 @@ class PathTest(capturing.TestCase):
         alone, captured = self.dir / "alone", self.dir / "captured"
         subprocess.run(self.binder("--calls", alone, "--calls-only", at=[at]), check=True, timeout=harness.PATIENCE)
         self.serve_path("-l", f"tcp:{at}", command=self.binder("--calls", captured, at=[at, self.address]))
+        # It may serve before it has written the last line.
+        harness.wait_until(lambda: len(captured.read_text()) >= len(alone.read_text()), "all of its calls")
         self.assertEqual(captured.read_text(), alone.read_text())
 
 

@@ -309,8 +309,8 @@ class PathTest(Steered, harness.TestCase):
 
     def test_server_that_unlinks_the_path_takes_nobodys_name_away(self):
         gapless = self.run_exact()
-        load = self.load()
-        for _ in range(20):
+        load = self.load(rate=RATE)
+        for _ in range(100):  # as many clients as tell a share
             mark = gapless.log.mark()
             self.path.unlink()
             gapless.log.wait("taken away and is put back", after=mark)
@@ -318,7 +318,7 @@ class PathTest(Steered, harness.TestCase):
         # Between the unlink and the restoration there is no name: that is the time it takes, and all that may fail.
         self.assertEqual(report["answered"] + report["outcomes"]["refused"], report["attempted"])
         self.assertLess(report["outcomes"]["refused"], report["attempted"] / 10)
-        harness.note(f"the path was unlinked 20 times: {report['outcomes']['refused']} of {report['attempted']} clients found none")
+        harness.note(f"the path was unlinked 100 times: {report['outcomes']['refused']} of {report['attempted']} clients found none")
 
     def test_path_that_the_next_version_does_not_serve_vanishes_at_the_switch(self):
         gone = self.dir / "gone.sock"

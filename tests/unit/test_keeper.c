@@ -110,8 +110,11 @@ static void a_large_store_comes_back_whole(void **state)
     world_begin(world);
     enum { COUNT = 300 };
     long inodes[COUNT];
+    expect_nothing_but_a_signal(world); /* it has heard that the master serves, and opened its log */
+    unsigned before = world_count_fds(world->keeper);
     for (unsigned i = 0; i < COUNT; i++)
         inodes[i] = world_ask(world, "put vault/%u", i);
+    world_expect_fds(world, before + COUNT); /* what no socket takes is still queued in the master */
     kill(world->master, SIGKILL);
     world_accept(world);
     for (unsigned i = 0; i < COUNT; i++)
