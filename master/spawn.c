@@ -210,9 +210,11 @@ static ssize_t receive_report(int start_fd, struct report *ret_report, int *ret_
         .msg_control = control.bytes,
         .msg_controllen = sizeof control.bytes};
     ssize_t n;
+    /* A child that was released by a later master, too, has read one release only: its end leaves ECONNRESET,
+     * reported once and ahead of what it had sent. */
     do
         n = recvmsg(start_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     struct cmsghdr *item = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
     if (item && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS &&
         item->cmsg_len == CMSG_LEN(sizeof(int)))
