@@ -28,6 +28,7 @@ struct tracker_backend {
     void (*cut)(void *state, unsigned slot, enum tracker_end end, struct tracker_cut *ret);
     int (*look)(void *state, struct error *error);
     void (*seen)(const void *state, unsigned slot, struct tracker_look *ret_look);
+    uint64_t (*owed_at)(const void *state, unsigned tag);
     int (*event_fd)(const void *state);
     void (*dispatch)(void *state, void (*drained)(void *ctx, unsigned slot), void *ctx);
 };

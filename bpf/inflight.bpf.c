@@ -304,6 +304,12 @@ int BPF_PROG(state_changed_again, struct sock *sk, int from, int to)
     return change_state(sk, from, to);
 }
 
+static __always_inline struct inflight_unix_listener *unix_listener(const struct unix_sock *unix_sk)
+{
+    __u64 address = unix_sk ? (__u64)unix_sk->addr : 0;
+    return address ? bpf_map_lookup_elem(&unix_listeners, &address) : 0;
+}
+
 /* A connection that a Unix listener of ours has accepted. The kernel copies no storage to it, so it is made
  * when one of our workers first reads or writes it: it is known by its name, which is the listener's.
  * bpf_skc_to_unix_sock: Linux 5.16. */
@@ -311,9 +317,7 @@ static __always_inline struct inflight_connection *unix_connection(struct sock *
 {
     if (sk->__sk_common.skc_family != AF_UNIX || !current_slot())
         return 0;
-    struct unix_sock *unix_sk = bpf_skc_to_unix_sock(sk);
-    __u64 address = unix_sk ? (__u64)unix_sk->addr : 0;
-    struct inflight_unix_listener *listener = address ? bpf_map_lookup_elem(&unix_listeners, &address) : 0;
+    struct inflight_unix_listener *listener = unix_listener(bpf_skc_to_unix_sock(sk));
     if (!listener)
         return 0;
     struct inflight_connection fresh = {
@@ -484,6 +488,27 @@ int look(struct bpf_iter__bpf_sk_storage_map *ctx)
             look_at_tcp(tcp, state, &unread, &unsent);
     }
     look_at_connection(connection, sk, busy, unread, unsent);
+    return 0;
+}
+
+/* Linux 5.15. What a Unix listener of ours has accepted, and nobody has read or written yet, is in no map of
+ * ours: all Unix sockets are passed over, while a worker drains that may have such. Not all descriptors: to
+ * look at one holds its file, and who closes it meanwhile has not closed it yet. */
+SEC("iter/unix")
+int look_at_accepted(struct bpf_iter__unix *ctx)
+{
+    struct unix_sock *unix_sk = ctx->unix_sk;
+    struct sock *sk = (struct sock *)unix_sk;
+    if (!unix_sk || sk->__sk_common.skc_state != TCP_ESTABLISHED || !sk->sk_socket ||
+        sk->sk_shutdown & SEND_SHUTDOWN)
+        return 0;
+    struct inflight_unix_listener *listener = unix_listener(unix_sk);
+    if (!listener || bpf_sk_storage_get(&connections, sk, 0, 0))
+        return 0;
+    __u32 tag = listener->tag;
+    struct inflight_pending *pending = bpf_map_lookup_elem(&pendings, &tag);
+    if (pending && (sk->sk_receive_queue.qlen || listener->protocol != INFLIGHT_HTTP1))
+        pending->owed++;
     return 0;
 }
 

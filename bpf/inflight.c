@@ -33,6 +33,7 @@ enum kept {
     KEPT_PENDINGS,
     KEPT_EVENTS,
     KEPT_LOOK, /* the iterators' links */
+    KEPT_LOOK_AT_ACCEPTED,
     KEPT_CLAIM,
     KEPT_REMAIN,
     KEPT_STATE_CHANGED,
@@ -54,8 +55,9 @@ struct inflight {
     struct inflight_look *looks;
     struct inflight_pending *pendings;
     struct ring_buffer *ring;
-    unsigned highest_slot; /* that was ever taken: looks are cleared up to there */
-    int64_t tick_ns;       /* of the kernel's jiffies */
+    bool is_unix[INFLIGHT_TAGS]; /* the listener's family */
+    unsigned highest_slot;       /* that was ever taken: looks are cleared up to there */
+    int64_t tick_ns;             /* of the kernel's jiffies */
     /* How often a program was skipped, as of the last look, and before a worker was there: what it does since
      * is not known where the two differ. */
     uint64_t missed;
@@ -126,6 +128,7 @@ static int keep_all(struct inflight *inflight, const struct inflight_bpf *skelet
         {KEPT_PENDINGS, bpf_map__fd(skeleton->maps.pendings)},
         {KEPT_EVENTS, bpf_map__fd(skeleton->maps.events)},
         {KEPT_LOOK, bpf_link__fd(skeleton->links.look)},
+        {KEPT_LOOK_AT_ACCEPTED, bpf_link__fd(skeleton->links.look_at_accepted)},
         {KEPT_CLAIM, bpf_link__fd(skeleton->links.claim)},
         {KEPT_REMAIN, bpf_link__fd(skeleton->links.remain)},
         {KEPT_STATE_CHANGED, bpf_link__fd(skeleton->links.state_changed)},
@@ -302,6 +305,7 @@ static int ebpf_listen(
     if (bpf_map_update_elem(inflight->fds[KEPT_CONNECTIONS], &fd, &connection, BPF_ANY) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot tag a listener");
     inflight->pendings[tag] = (struct inflight_pending){.queued = 0};
+    inflight->is_unix[tag] = local;
     if (tcp)
         return 0;
     int r = iterator_run(inflight->fds[KEPT_LOOK], "cannot look at the connections", error);
@@ -311,7 +315,8 @@ static int ebpf_listen(
 /* The address of a name that is gone may become another's. */
 static void ebpf_unlisten(void *state, unsigned tag)
 {
-    const struct inflight *inflight = state;
+    struct inflight *inflight = state;
+    inflight->is_unix[tag] = false;
     int map = inflight->fds[KEPT_UNIX_LISTENERS];
     __u64 key, *previous = NULL, next;
     while (bpf_map_get_next_key(map, previous, &next) == 0) {
@@ -372,6 +377,11 @@ static void ebpf_drain(void *state, unsigned slot)
     __atomic_store_n(&((struct inflight *)state)->slots[slot].draining, 1, __ATOMIC_SEQ_CST);
 }
 
+static void ebpf_end(void *state, unsigned slot)
+{
+    __atomic_store_n(&((struct inflight *)state)->slots[slot].draining, 0, __ATOMIC_SEQ_CST);
+}
+
 /* ── numbers ── */
 
 static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers *ret)
@@ -394,11 +404,26 @@ static void ebpf_count(const void *state, unsigned slot, struct tracker_numbers 
     ret->last_write_us_ago = last ? (now_ns() - (int64_t)last) / 1000 : -1;
 }
 
+/* A worker that drains may have accepted what is in no map. */
+static bool may_have_accepted(const struct inflight *inflight)
+{
+    bool draining = false, local = false;
+    for (unsigned slot = 1; slot <= inflight->highest_slot; slot++)
+        draining = draining || inflight->slots[slot].draining;
+    for (unsigned tag = 1; tag < INFLIGHT_TAGS; tag++)
+        local = local || inflight->is_unix[tag];
+    return draining && local;
+}
+
+/* What is in no map yet first: what is read meanwhile is found twice, not never. */
 static int look_once(struct inflight *inflight, struct error *error)
 {
     memset(inflight->looks, 0, (inflight->highest_slot + 1) * sizeof *inflight->looks);
     memset(inflight->pendings, 0, INFLIGHT_TAGS * sizeof *inflight->pendings);
-    return iterator_run(inflight->fds[KEPT_LOOK], "cannot look at the connections", error);
+    int r = may_have_accepted(inflight)
+                ? iterator_run(inflight->fds[KEPT_LOOK_AT_ACCEPTED], "cannot look at the connections", error)
+                : 0;
+    return r < 0 ? r : iterator_run(inflight->fds[KEPT_LOOK], "cannot look at the connections", error);
 }
 
 /* Accepted by somebody, who can't be told yet: it may be owed something, and if not it is idle and has its
@@ -517,6 +542,11 @@ static void ebpf_seen(const void *state, unsigned slot, struct tracker_look *ret
         ret->oldest_busy_ms = (int64_t)look->oldest_busy_ticks * inflight->tick_ns / 1000000;
 }
 
+static uint64_t ebpf_owed_at(const void *state, unsigned tag)
+{
+    return ((const struct inflight *)state)->pendings[tag].owed;
+}
+
 static int ebpf_event_fd(const void *state)
 {
     return ring_buffer__epoll_fd(((const struct inflight *)state)->ring);
@@ -542,10 +572,12 @@ const struct tracker_backend tracker_backend_ebpf = {.name = "ebpf",
     .begin = ebpf_begin,
     .resume = ebpf_resume,
     .is_quiet = ebpf_is_quiet,
+    .end = ebpf_end,
     .drain = ebpf_drain,
     .count = ebpf_count,
     .cut = ebpf_cut,
     .look = ebpf_look,
     .seen = ebpf_seen,
+    .owed_at = ebpf_owed_at,
     .event_fd = ebpf_event_fd,
     .dispatch = ebpf_dispatch};

@@ -139,8 +139,9 @@ _Static_assert(sizeof(struct inflight_look) == 96, "shared with the kernel");
 struct inflight_pending {
     __u64 queued;   /* in the accept queue */
     __u64 accepted; /* accepted by somebody, nothing read or written */
+    __u64 owed;     /* of a Unix listener, the same: a request has come, or the server speaks first */
 };
-_Static_assert(sizeof(struct inflight_pending) == 16, "shared with the kernel");
+_Static_assert(sizeof(struct inflight_pending) == 24, "shared with the kernel");
 
 /* On the ring: this slot drains and has nothing in flight any more. */
 struct inflight_event {

@@ -140,6 +140,11 @@ struct bpf_iter__sockmap {
     struct sock *sk;
 };
 
+struct bpf_iter__unix {
+    struct bpf_iter_meta *meta;
+    struct unix_sock *unix_sk;
+};
+
 struct bpf_iter__task {
     struct bpf_iter_meta *meta;
     struct task_struct *task;

@@ -242,6 +242,12 @@ void tracker_seen(const struct tracker *tracker, unsigned slot, struct tracker_l
     }
 }
 
+uint64_t tracker_owed_at(const struct tracker *tracker, unsigned tag)
+{
+    bool known = tracker->looked && tracker->backend->owed_at && tag && tag < INFLIGHT_TAGS;
+    return known ? tracker->backend->owed_at(tracker->state, tag) : 0;
+}
+
 int tracker_event_fd(const struct tracker *tracker)
 {
     return tracker->backend->event_fd ? tracker->backend->event_fd(tracker->state) : -1;

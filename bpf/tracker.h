@@ -137,6 +137,9 @@ void tracker_cut(struct tracker *tracker, unsigned slot, enum tracker_end end, s
  * then nothing is known of any. */
 int tracker_look(struct tracker *tracker, struct error *error);
 void tracker_seen(const struct tracker *tracker, unsigned slot, struct tracker_look *ret_look);
+/* How many connections of that listener were accepted, can't be told whose they are as nothing was read or
+ * written, and are owed an answer: found of Unix listeners, while a worker drains. 0 where no look knows. */
+uint64_t tracker_owed_at(const struct tracker *tracker, unsigned tag);
 
 /* A descriptor that is readable when an event waits, or -1: the tracker has no events and is to be polled. */
 int tracker_event_fd(const struct tracker *tracker);

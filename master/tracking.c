@@ -266,10 +266,40 @@ static int64_t processor_us(void)
     return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
 }
 
+/* Calls `each` for the workers that are watched. */
+static void for_each_watched(
+    const struct master *master, void (*each)(void *ctx, struct worker *worker), void *ctx)
+{
+    for (const struct service *s = master->services; s; s = s->next)
+        for (const struct generation *g = s->generations; g; g = g->next)
+            for (struct worker *w = g->workers; w; w = w->next)
+                if (w->watched && w->state == WORKER_DRAINING)
+                    each(ctx, w);
+}
+
+/* What waits at its sockets, from which it accepts still. */
+static unsigned queue_of(const struct worker *worker)
+{
+    const struct generation *generation = worker->generation;
+    struct waiting *waiting = generation->service->master->waiting;
+    unsigned all = 0;
+    for (size_t i = 0; worker->accepts && waiting && i < generation->endpoint_count; i++)
+        if (generation->endpoints[i] && !generation->endpoints[i]->shared)
+            all += endpoint_waiting_for(generation->endpoints[i], worker->index, worker->id, waiting);
+    return all;
+}
+
+static void note_queue(void *ctx, struct worker *worker)
+{
+    worker->queued = queue_of(worker);
+}
+
+/* The queues first: what is accepted meanwhile is found in one place or in both, never in none. */
 static bool look(struct tracking *tracking)
 {
     struct error error = {.code = 0};
     int64_t began = clock_monotonic_us(), used = processor_us();
+    for_each_watched(tracking->master, note_queue, NULL);
     int r = tracker_look(tracking->tracker, &error);
     if (r == 0 && tracking->master->steering.steer)
         r = steer_look_at_flows(tracking->master->steering.steer, &error);
@@ -283,21 +313,25 @@ static bool look(struct tracking *tracking)
     return r == 0;
 }
 
-/* Flows of datagrams that aren't quiet are busy, and so is what waits at sockets from which the worker
- * accepts still. */
-static void add_own(const struct worker *worker, struct tracker_look *look)
+/* Flows of datagrams that aren't quiet are busy. Unread is what waits at sockets from which the worker
+ * accepts still (before the look, or since), and what was accepted from one of which the whole generation
+ * drains. */
+static void add_own(const struct tracking *tracking, const struct worker *worker, struct tracker_look *look)
 {
     const struct generation *generation = worker->generation;
     for (size_t i = 0; i < generation->endpoint_count; i++) {
         const struct endpoint *endpoint = generation->endpoints[i];
-        if (endpoint && !endpoint->shared && has_flows(endpoint) && endpoint->row < STEER_ROWS)
+        if (!endpoint || endpoint->shared)
+            continue;
+        if (has_flows(endpoint) && endpoint->row < STEER_ROWS)
             look->busy += steer_cell_counts(endpoint->listener->steering->steer, endpoint->listener->cell)
                               ->rows[endpoint->row]
                               .flows;
-        if (endpoint && !endpoint->shared && worker->accepts && generation->service->master->waiting)
-            look->unread += endpoint_waiting_for(
-                endpoint, worker->index, worker->id, generation->service->master->waiting);
+        if (endpoint->listener->active != endpoint)
+            look->unread += tracker_owed_at(tracking->tracker, endpoint->tag);
     }
+    unsigned queued = queue_of(worker);
+    look->unread += queued > worker->queued ? queued : worker->queued;
 }
 
 static void seen(const struct tracking *tracking, const struct worker *worker, struct tracker_look *ret_look)
@@ -306,7 +340,7 @@ static void seen(const struct tracking *tracking, const struct worker *worker, s
     if (!worker->flows_tracked)
         ret_look->known = false;
     else
-        add_own(worker, ret_look);
+        add_own(tracking, worker, ret_look);
 }
 
 bool tracking_can_tell(const struct tracking *tracking, const struct worker *worker)
@@ -391,17 +425,6 @@ static void note_lost(struct worker *worker, const struct tracker_look *found)
             ? "events of the tracker were lost: sock_diag says when the worker is drained"
             : "it is not known what the worker has in flight: its exit or the timeout ends the drain",
         WORKER_FIELDS(worker), LOG_I("pid", worker->pid));
-}
-
-/* Calls `each` for the workers that are watched. */
-static void for_each_watched(
-    const struct master *master, void (*each)(void *ctx, struct worker *worker), void *ctx)
-{
-    for (const struct service *s = master->services; s; s = s->next)
-        for (const struct generation *g = s->generations; g; g = g->next)
-            for (struct worker *w = g->workers; w; w = w->next)
-                if (w->watched && w->state == WORKER_DRAINING)
-                    each(ctx, w);
 }
 
 struct round {
@@ -495,6 +518,7 @@ void tracking_drain(struct tracking *tracking, struct worker *worker, bool watch
     int64_t now = clock_monotonic_us();
     tracker_drain(tracking->tracker, worker->slot);
     drain_begin(&worker->drain, now);
+    worker->queued = queue_of(worker);
     worker->watched = watch_it;
     if (!watch_it)
         return;

@@ -109,6 +109,7 @@ struct worker {
     int restored_status;
     int start_fd; /* spawn.h, -1 once the outcome is known */
     struct drain drain;
+    unsigned queued; /* while it is watched: what waited at its sockets as the last look began */
 
     uint64_t idle_closed; /* idle connections that it had when it was told, or ended */
     /* While it is held: so many connections whose clients weren't told yet, so many answers looked at, and no

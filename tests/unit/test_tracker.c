@@ -501,6 +501,35 @@ static void unix_connections_are_told_by_looks(void **state)
     assert_int_equal(look.connections, 0);
 }
 
+/* As a server leaves it whose thread doesn't get its turn. */
+static void unix_connection_that_was_accepted_and_not_read_is_found_while_a_worker_drains(void **state)
+{
+    struct world *world = *state;
+    struct tracker_look look;
+    int client = connect_client(world);
+    send_bytes(client, "a");
+    tracker_drain(world->tracker, world->slot);
+    seen(world, &look);
+    assert_int_equal(tracker_owed_at(world->tracker, TAG), 0); /* it waits to be accepted */
+    tell(world, "a");
+    seen(world, &look);
+    assert_int_equal(look.connections, 0);
+    assert_int_equal(tracker_owed_at(world->tracker, TAG), 1);
+    assert_int_equal(tracker_owed_at(world->tracker, TAG + 1), 0);
+    tell(world, "r");
+    seen(world, &look);
+    assert_int_equal(tracker_owed_at(world->tracker, TAG), 0);
+    assert_int_equal(look.busy, 1);
+    tell(world, "w");
+    int silent = connect_client(world);
+    tell(world, "a");
+    seen(world, &look);
+    assert_int_equal(look.connections, 1);
+    assert_int_equal(tracker_owed_at(world->tracker, TAG), 0);
+    close(client);
+    close(silent);
+}
+
 static void sock_diag_finds_a_request_that_waits_for_its_answer(void **state)
 {
     struct world *world = *state;
@@ -638,6 +667,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_server_that_speaks_first_owes_its_first_word, set_up_server_first, tear_down),
         cmocka_unit_test_setup_teardown(unix_connections_are_told_by_looks, set_up_unix, tear_down),
+        cmocka_unit_test_setup_teardown(
+            unix_connection_that_was_accepted_and_not_read_is_found_while_a_worker_drains, set_up_unix,
+            tear_down),
         cmocka_unit_test_setup_teardown(a_later_master_goes_on_counting, set_up_ebpf, tear_down),
         cmocka_unit_test_setup_teardown(
             sock_diag_finds_a_request_that_waits_for_its_answer, set_up_diag, tear_down),
