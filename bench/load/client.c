@@ -34,7 +34,11 @@ static bool has_attempt(const struct client *client)
 static void disconnect(struct client *client)
 {
     timer_disarm(&client->deadline);
-    fd_close(&client->fd); /* which takes it out of the epoll set, since nobody else holds it */
+    /* Not by close(2) alone: who looks at our descriptors just then (ss(8), lsof(8), an iterator of BPF)
+     * holds the file, which stays in the set until he lets go. */
+    if (client->watched)
+        epoll_ctl(client->shared->epoll_fd, EPOLL_CTL_DEL, client->fd, NULL);
+    fd_close(&client->fd);
     client->watched = 0;
 }
 
