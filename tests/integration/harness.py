@@ -384,8 +384,8 @@ class Gapless:
         time.sleep(delay_s)  # the moment is what is varied
         os.kill(master, signal.SIGKILL)
         self.wait_master(but=master)
-        wait_until(self.service, "the next master to answer")
-        if self.generation() != generation and self.service()["upgrade"]["state"] == "idle":
+        service = wait_until(self.service, "the next master to answer")  # one look: it may go on between two
+        if service["generation"] != generation and service["upgrade"]["state"] == "idle":
             self.hup()  # it had been killed before there was anything to go on with
         self.wait_serving(generation)
 

@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import statistics
 import time
 import unittest
 
@@ -310,15 +311,21 @@ class PathTest(Steered, harness.TestCase):
     def test_server_that_unlinks_the_path_takes_nobodys_name_away(self):
         gapless = self.run_exact()
         load = self.load(rate=RATE)
-        for _ in range(100):  # as many clients as tell a share
-            mark = gapless.log.mark()
+        took_s = []
+        for _ in range(100):
+            mark, began = gapless.log.mark(), time.time()
             self.path.unlink()
-            gapless.log.wait("taken away and is put back", after=mark)
+            took_s.append(gapless.log.wait("taken away and is put back", after=mark).time() + 0.001 - began)  # whole ms
+            self.assertEqual(harness.http_get(self.address)[0], 200)
         report = load.stop()
-        # Between the unlink and the restoration there is no name: that is the time it takes, and all that may fail.
-        self.assertEqual(report["answered"] + report["outcomes"]["refused"], report["attempted"])
-        self.assertLess(report["outcomes"]["refused"], report["attempted"] / 10)
-        harness.note(f"the path was unlinked 100 times: {report['outcomes']['refused']} of {report['attempted']} clients found none")
+        # Between the unlink and the restoration there is no name, and that is all that may fail. How many come just then is no
+        # measure: on a busy machine the master waits for its turn, and so do those who come, all at once then.
+        refused = report["outcomes"]["refused"]
+        self.assertEqual(report["answered"] + refused, report["attempted"], report["errors"])
+        self.assertEqual([error for error in report["errors"] if error["errno"] != "ENOENT"], [])
+        self.assertLess(statistics.median(took_s), 0.1)
+        harness.note(f"the path was unlinked 100 times, and was back within {statistics.median(took_s) * 1000:.1f} ms (median; "
+                     f"{max(took_s) * 1000:.1f} at most): {refused} of {report['attempted']} clients found none")
 
     def test_path_that_the_next_version_does_not_serve_vanishes_at_the_switch(self):
         gone = self.dir / "gone.sock"
