@@ -181,8 +181,9 @@ int channel_flush(struct channel *channel, struct error *error)
     while (channel->first) {
         struct packet *packet = channel->first;
         int r = transmit(channel->fd, packet->data, packet->size, packet->fds.fds, packet->fds.count, error);
+        /* A user's descriptors that nobody has received yet are limited: it goes when some were received. */
         if (r <= 0)
-            return r;
+            return r == -ETOOMANYREFS ? 0 : r;
         drop_first(channel);
     }
     return 0;
@@ -211,9 +212,10 @@ static int collect_fds(struct msghdr *header, unsigned accept, struct fd_list *l
     return r;
 }
 
-/* Reads one packet. Its size (0: the end), or an error; -EAGAIN: nothing there. */
-static ssize_t receive_packet(
-    struct channel *channel, uint8_t *data, struct fd_list *fds, struct error *error)
+/* Reads one packet: its size (0: the end). -EAGAIN: nothing there; -EMFILE: the descriptors aren't complete,
+ * all else is. */
+static int receive_packet(
+    struct channel *channel, uint8_t *data, size_t *ret_size, struct fd_list *fds, struct error *error)
 {
     union control control;
     struct iovec part = {.iov_base = data, .iov_len = CHANNEL_PACKET_MAX};
@@ -237,13 +239,14 @@ static ssize_t receive_packet(
         return r;
     if ((header.msg_flags & MSG_CTRUNC) && channel->accept_fds == 0)
         return error_set(error, EPROTO, BLAME_PEER, "a packet with descriptors, where none are accepted");
+    if (header.msg_flags & MSG_TRUNC)
+        return error_set(error, EMSGSIZE, BLAME_PEER, "a packet of more than %d bytes", CHANNEL_PACKET_MAX);
+    *ret_size = (size_t)size;
     if (header.msg_flags & MSG_CTRUNC)
         return error_set(error, EMFILE, BLAME_OURS,
             "out of descriptors: only %u of a packet's arrived; raise the limit of open files (nofile)",
             fds->count);
-    if (header.msg_flags & MSG_TRUNC)
-        return error_set(error, EMSGSIZE, BLAME_PEER, "a packet of more than %d bytes", CHANNEL_PACKET_MAX);
-    return size;
+    return 0;
 }
 
 int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *type,
@@ -252,19 +255,22 @@ int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *t
     assert(ret_fds || channel->accept_fds == 0);
     uint8_t data[CHANNEL_PACKET_MAX];
     CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
-    ssize_t size = receive_packet(channel, data, &fds, error);
-    if (size == -EAGAIN)
+    size_t size = 0;
+    int r = receive_packet(channel, data, &size, &fds, error);
+    if (r == -EAGAIN)
         return 0;
-    if (size < 0)
-        return (int)size;
+    if (r < 0 && r != -EMFILE)
+        return r;
     if (size == 0)
         return error_set(error, EPIPE, BLAME_PEER, "the peer has closed the channel");
 
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, NULL, (size_t)size, data);
-    if (!message)
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, NULL, size, data);
+    if (!message && r == 0)
         return error_set(
-            error, EBADMSG, BLAME_PEER, "a packet of %zd bytes that isn't a %s message", size, type->name);
+            error, EBADMSG, BLAME_PEER, "a packet of %zu bytes that isn't a %s message", size, type->name);
     *ret_message = message;
+    if (r < 0)
+        return r;
     if (ret_fds) {
         *ret_fds = fds;
         fds.count = 0;

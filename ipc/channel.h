@@ -47,8 +47,9 @@ int channel_fd(const struct channel *channel);
 bool channel_wants_write(const struct channel *channel);
 
 /* Sends a message, or queues it. `fds` are lent; a queued message holds duplicates. Errors: -EMSGSIZE,
- * -ENOBUFS (queue full: the peer is stuck), -EPIPE (the peer is gone), -EMFILE. After an error nothing of
- * this message was sent. The message must pack to at least one byte: an empty packet would be the end. */
+ * -ENOBUFS (queue full: the peer is stuck), -EPIPE (the peer is gone), -EMFILE, -ETOOMANYREFS (too many
+ * descriptors of this user are on their way: later). After an error nothing of this message was sent. The
+ * message must pack to at least one byte: an empty packet would be the end. */
 int channel_send(struct channel *channel, const ProtobufCMessage *message, const int *fds, unsigned fd_count,
     struct error *error);
 
@@ -60,8 +61,9 @@ int channel_flush(struct channel *channel, struct error *error);
  * may be NULL only where accept_fds is 0). 0: nothing there now. -EPIPE: the peer has closed; what it had
  * sent before has been received by then. -EPROTO, -EMSGSIZE, -EBADMSG: the peer broke the rules (BLAME_PEER):
  * cut it off. -EMFILE: not all of the packet's descriptors arrived, since this process is at its limit
- * (BLAME_OURS); those that did are closed and the packet is lost. The channel itself can go on. An empty
- * packet counts as the end: SEQPACKET can't tell them apart. */
+ * (BLAME_OURS); those that did are closed, and *ret_message is the caller's as with 1, so that the peer can
+ * be told; NULL where it is no message. The channel itself can go on. An empty packet counts as the end:
+ * SEQPACKET can't tell them apart. After any other failure *ret_message is untouched. */
 int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *type,
     ProtobufCMessage **ret_message, struct fd_list *ret_fds, struct error *error);
 
