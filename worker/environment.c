@@ -4,7 +4,9 @@
 #include "ipc/fd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -22,6 +24,15 @@ static int number_of(const char *variable)
     errno = 0;
     long number = strtol(text, &end, 10);
     return errno || *end || number > INT_MAX ? -1 : (int)number;
+}
+
+static int names_count(void)
+{
+    const char *names = getenv("LISTEN_FDNAMES");
+    int count = names != NULL;
+    for (; names && *names; names++)
+        count += *names == ':';
+    return count;
 }
 
 static int socket_option(int fd, int option)
@@ -69,14 +80,16 @@ void environment_drop_inherited(int keep)
     int count = number_of("LISTEN_FDS");
     if (count > 0 && number_of("LISTEN_PID") == getpid()) {
         for (int fd = LISTEN_FDS_START; fd - LISTEN_FDS_START < count; fd++) {
-            /* Only sockets: a wrong count must not close what the server has opened itself. */
-            if (fd != keep && socket_option(fd, SO_TYPE) >= 0)
+            /* A wrong count must not close what the server has opened itself: of what isn't a socket (the
+             * vault's) only what was inherited, where there are as many names. */
+            bool vaults = count == names_count() && fcntl(fd, F_GETFD) == 0;
+            if (fd != keep && (vaults || socket_option(fd, SO_TYPE) >= 0))
                 close(fd);
         }
     }
     drop_einhorn();
-    static const char *const names[] = {
-        "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"};
+    static const char *const names[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE",
+        "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unsetenv(names[i]);
 }

@@ -4,6 +4,7 @@
 #define GAPLESS_WORKER_EVENT_INTERNAL_H
 
 #include "worker/gapless_event.h"
+#include "worker/state_event.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,8 +12,11 @@
 struct gapless_event {
     struct event_base *base;
     struct gapless *g;
+    struct gapless_state *state; /* NULL: there is nothing to hand over, or ready wasn't said yet */
+    struct state_listeners binding;
     struct event *readable;
     struct event *writable; /* pending only while the channel has something to send */
+    struct event *transfer; /* NULL: nothing was transferred yet */
     struct event *tick;     /* pending only in a drain */
     struct event_listener *listeners;
     struct gapless_http *https;
@@ -45,6 +49,9 @@ int event_new_listener(struct gapless_event *e, int *fd, evconnlistener_cb callb
 /* In a drain: says done if nothing is in flight any more. Call it whenever something has ended. */
 void event_check_finished(struct gapless_event *e);
 
+/* To be called when something may have been said to the master, or have been begun. */
+void event_watch_channel(struct gapless_event *e);
+
 /* Declares what the binding counts (enum gapless_counts), but for what it has missed some of. */
 void event_declare_counts(struct gapless_event *e, unsigned what);
 /* There is something of this kind that the binding doesn't see, or doesn't see any more. */
@@ -59,5 +66,18 @@ void http_drain(struct gapless_http *h);
  * time of the next to close if that is earlier. */
 unsigned http_close_idle(struct gapless_http *h, int64_t now_ms, int64_t *next_ms);
 unsigned http_connections(const struct gapless_http *h);
+
+/* Begins no request: what comes stays in the kernel, or is kept. */
+void http_hold(struct gapless_http *h);
+/* Another version takes the connections: they go there, now or when they are answered. */
+void http_release(struct gapless_http *h);
+/* They stay, and are served, from now on. */
+void http_keep(struct gapless_http *h);
+/* It can take connections, and give them away. Call it before any is on its way. */
+bool http_takes(struct gapless_http *h);
+/* It has a listener of that name. */
+bool http_has_source(const struct gapless_http *h, const char *name);
+/* Takes a connection of another version; *fd is given, also on failure. */
+void http_take(struct gapless_http *h, const struct gapless_connection *connection, int *fd);
 
 #endif

@@ -6,6 +6,8 @@
 #include "ipc/control.pb-c.h"
 #include "worker/environment.h"
 #include "worker/gapless_internal.h"
+#include "worker/state_event.h"
+#include "worker/state_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -46,11 +48,14 @@ struct gapless {
     uint64_t drain_timeout_ms;
     gapless_drain_cb drain;
     void *drain_arg;
-    struct counters *counters; /* NULL: the master gave no page */
+    struct counters *counters;   /* NULL: the master gave no page */
+    struct gapless_state *state; /* NULL: it has none */
+    bool successor;
+    struct vault_requests vault;
+    bool calls_back; /* the server's callbacks may be on the stack */
 };
 
-/* Copies a failure to the caller's struct. Returns -code. */
-static int report(const struct error *from, struct gapless_error *to)
+int gapless_report(const struct error *from, struct gapless_error *to)
 {
     if (to) {
         to->code = from->code;
@@ -65,13 +70,20 @@ static void lose(struct gapless *g)
 {
     channel_free(g->channel);
     g->channel = NULL;
+    state_channel_lost(g->state);
 }
 
-static int send_message(struct gapless *g, Gapless__Control__Control *message, struct error *error)
+int gapless_send(struct gapless *g, const Gapless__Control__Control *message, const int *fds,
+    unsigned fd_count, struct error *error)
 {
     if (!g->channel)
         return error_set(error, EPIPE, BLAME_PEER, "the connection to the master is lost");
-    return channel_send(g->channel, &message->base, NULL, 0, error);
+    return channel_send(g->channel, &message->base, fds, fd_count, error);
+}
+
+static int send_message(struct gapless *g, const Gapless__Control__Control *message, struct error *error)
+{
+    return gapless_send(g, message, NULL, 0, error);
 }
 
 static int acknowledge(struct gapless *g, uint64_t batch, unsigned received, struct error *error)
@@ -115,6 +127,7 @@ static int on_welcome(
         return error_errno(error, ENOMEM, BLAME_OURS, "opening the control channel");
     g->generation = welcome->generation;
     g->worker = welcome->worker;
+    g->successor = welcome->successor;
     g->listener_expected = welcome->listener_count;
     g->phase = PHASE_LISTENERS;
     return 0;
@@ -191,7 +204,9 @@ static int handle(
     struct gapless *g, const Gapless__Control__Control *message, struct fd_list *fds, struct error *error)
 {
     if (fds->count > 0 && message->body_case != GAPLESS__CONTROL__CONTROL__BODY_LISTENERS &&
-        message->body_case != GAPLESS__CONTROL__CONTROL__BODY_WELCOME)
+        message->body_case != GAPLESS__CONTROL__CONTROL__BODY_WELCOME &&
+        message->body_case != GAPLESS__CONTROL__CONTROL__BODY_VAULT &&
+        !(g->state && state_takes_descriptors(message->body_case)))
         return error_set(error, EPROTO, BLAME_PEER, "the master sent descriptors that nobody asked for");
     switch ((int)message->body_case) {
     case GAPLESS__CONTROL__CONTROL__BODY_WELCOME:
@@ -201,29 +216,51 @@ static int handle(
     case GAPLESS__CONTROL__CONTROL__BODY_DRAIN:
         on_drain(g, message->drain);
         return 0;
+    case GAPLESS__CONTROL__CONTROL__BODY_VAULT:
+        gapless_vault_handle(g, message->vault, fds);
+        return 0;
     case GAPLESS__CONTROL__CONTROL__BODY_REFUSAL:
         return error_set(error, EPIPE, BLAME_PEER, "refused by the master: %s", message->refusal->reason);
     default:
-        return 0; /* of a later master */
+        state_handle(g->state, message, fds);
+        return 0;
     }
+}
+
+static int handle_deferred(struct gapless *g, struct error *error)
+{
+    struct deferred *deferred = gapless_deferred_take(&g->vault);
+    int r = handle(g, deferred->message, &deferred->fds, error);
+    gapless_deferred_free(deferred);
+    return r < 0 ? r : 1;
 }
 
 /* Receives and handles one message: 1, or 0 where there is none. */
 static int receive_one(struct gapless *g, struct error *error)
 {
+    if (g->vault.deferred && !g->vault.waits)
+        return handle_deferred(g, error);
+    if (!g->channel)
+        return error_set(error, EPIPE, BLAME_PEER, "the connection to the master is lost");
     ProtobufCMessage *message = NULL;
     CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
     int r = channel_receive(g->channel, &gapless__control__control__descriptor, &message, &fds, error);
     if (r == -EMFILE && g->phase == PHASE_LISTENERS)
         acknowledge(g, g->batch + 1, 0, NULL); /* so that the master can say why this worker fails */
-    if (r <= 0)
-        return r;
-    r = handle(g, (const Gapless__Control__Control *)message, &fds, error);
+    if (r == 0)
+        return 0;
+    Gapless__Control__Control *control = (Gapless__Control__Control *)message;
+    if (r == 1 && g->vault.waits && control->body_case != GAPLESS__CONTROL__CONTROL__BODY_VAULT)
+        return gapless_defer(&g->vault, control, &fds, error);
+    if (r == -EMFILE && message && control->body_case == GAPLESS__CONTROL__CONTROL__BODY_VAULT)
+        r = gapless_vault_incomplete(g, control->vault, error);
+    else if (r == 1)
+        r = handle(g, control, &fds, error);
     protobuf_c_message_free_unpacked(message, NULL);
     return r < 0 ? r : 1;
 }
 
-static int64_t now_ms(void)
+int64_t gapless_now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -235,13 +272,19 @@ static int wait_for(struct gapless *g, int64_t deadline, struct error *error)
     struct pollfd poll_fd = {.fd = channel_fd(g->channel), .events = POLLIN};
     if (channel_wants_write(g->channel))
         poll_fd.events |= POLLOUT;
-    int64_t left = deadline - now_ms();
+    int64_t left = deadline - gapless_now_ms();
     if (left <= 0)
         return error_set(
             error, ETIMEDOUT, BLAME_PEER, "the master didn't answer on the control channel in time");
     if (poll(&poll_fd, 1, left > INT32_MAX ? INT32_MAX : (int)left) < 0 && errno != EINTR)
         return error_errno(error, errno, BLAME_SYSTEM, "waiting for the master");
     return channel_flush(g->channel, error);
+}
+
+int gapless_turn(struct gapless *g, int64_t deadline, struct error *error)
+{
+    int r = receive_one(g, error);
+    return r == 0 ? wait_for(g, deadline, error) : r;
 }
 
 static int say_hello(struct gapless *g, const char *version, struct error *error)
@@ -260,13 +303,10 @@ static int say_hello(struct gapless *g, const char *version, struct error *error
 
 static int exchange(struct gapless *g, const char *version, int timeout_ms, struct error *error)
 {
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = gapless_now_ms() + timeout_ms;
     int r = say_hello(g, version, error);
-    while (r >= 0 && g->phase != PHASE_OPEN) {
-        r = receive_one(g, error);
-        if (r == 0)
-            r = wait_for(g, deadline, error);
-    }
+    while (r >= 0 && g->phase != PHASE_OPEN)
+        r = gapless_turn(g, deadline, error);
     return r < 0 ? r : 0;
 }
 
@@ -296,7 +336,7 @@ struct gapless *gapless_open(const char *version, int timeout_ms, struct gapless
     struct error inner = {.code = 0};
     struct gapless *g = open_channel(version, timeout_ms, &inner);
     if (!g) {
-        report(&inner, error);
+        gapless_report(&inner, error);
         errno = inner.code;
     }
     return g;
@@ -306,6 +346,9 @@ void gapless_close(struct gapless *g)
 {
     if (!g)
         return;
+    gapless_vault_done(&g->vault);
+    gapless_state_done(g->state);
+    g->state = NULL;
     lose(g);
     for (unsigned i = 0; i < g->listener_count; i++) {
         fd_close(&g->listeners[i].fd);
@@ -400,21 +443,58 @@ static void call_drain(struct gapless *g)
     g->drain(g, g->drain_timeout_ms, g->drain_arg);
 }
 
+bool gapless_is_nested(const struct gapless *g)
+{
+    return g->calls_back || state_is_running(g->state);
+}
+
+void gapless_lost(struct gapless *g, const struct error *why)
+{
+    if (!gapless_is_nested(g))
+        lose(g);
+    else if (g->channel)
+        channel_shutdown(g->channel); /* what is below finds its end */
+    struct error lost = *why;
+    lost.code = EPIPE; /* whatever ended it: what was asked for may have been done */
+    gapless_vault_fail_all(g, &lost);
+}
+
+int gapless_catch_up(struct gapless *g, struct error *error)
+{
+    int r = 0;
+    if (gapless_is_nested(g) || !g->vault.deferred)
+        return 0;
+    while (r >= 0 && g->vault.deferred)
+        r = handle_deferred(g, error);
+    if (r < 0)
+        gapless_lost(g, error);
+    call_drain(g);
+    return r;
+}
+
+struct vault_requests *gapless_vault_requests(struct gapless *g)
+{
+    return &g->vault;
+}
+
 int gapless_dispatch(struct gapless *g, struct gapless_error *error)
 {
     struct error inner = {.code = 0};
     if (!g->channel) {
         error_set(&inner, EPIPE, BLAME_PEER, "the connection to the master is lost");
-        return report(&inner, error);
+        return gapless_report(&inner, error);
     }
     int r = channel_flush(g->channel, &inner);
+    g->calls_back = true;
     while (r >= 0 && (r = receive_one(g, &inner)) > 0)
         continue;
+    g->calls_back = false;
     if (r < 0)
-        lose(g);
+        gapless_lost(g, &inner);
+    state_channel_writable(g->state);
     /* Last, and also after an error: the master may have asked for the drain and then died. */
     call_drain(g);
-    return r < 0 ? report(&inner, error) : 0;
+    return r < 0 ? gapless_report(&inner, error) : 0;
 }
 
 void gapless_set_drain(struct gapless *g, gapless_drain_cb callback, void *arg)
@@ -429,21 +509,53 @@ bool gapless_draining(const struct gapless *g)
     return g->draining;
 }
 
+struct gapless_state *gapless_state_of(const struct gapless *g)
+{
+    return g ? g->state : NULL;
+}
+
+int gapless_attach_state(struct gapless *g, struct gapless_state *state)
+{
+    if (g->state || g->said_ready)
+        return -EINVAL;
+    g->state = state;
+    return 0;
+}
+
+/* What a server with state has, and, where nobody hands it over, that it is loaded. */
+static int prepare_state(struct gapless *g, struct error *error)
+{
+    if (!g->state)
+        return 0;
+    g->calls_back = true;
+    int r = state_describe(g->state, error);
+    if (r == 0)
+        r = state_start(g->state, !g->successor, error);
+    g->calls_back = false;
+    return r;
+}
+
 int gapless_ready(struct gapless *g, struct gapless_error *error)
 {
     struct error inner = {.code = 0};
     if (g->said_ready) {
         error_set(&inner, EALREADY, BLAME_OURS, "ready was said before");
-        return report(&inner, error);
+        return gapless_report(&inner, error);
+    }
+    if (prepare_state(g, &inner) < 0) {
+        gapless_refuse(g, inner.code, inner.message, NULL);
+        return gapless_report(&inner, error);
     }
     Gapless__Control__Ready ready = GAPLESS__CONTROL__READY__INIT;
     Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_READY;
     message.ready = &ready;
     if (send_message(g, &message, &inner) < 0)
-        return report(&inner, error);
+        return gapless_report(&inner, error);
     g->said_ready = true;
-    return 0;
+    if (g->state && !g->successor && state_own(g->state, &inner) < 0)
+        return gapless_report(&inner, error);
+    return gapless_catch_up(g, &inner) < 0 ? gapless_report(&inner, error) : 0;
 }
 
 int gapless_done(struct gapless *g, struct gapless_error *error)
@@ -456,7 +568,7 @@ int gapless_done(struct gapless *g, struct gapless_error *error)
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_DONE;
     message.done = &done;
     if (send_message(g, &message, &inner) < 0)
-        return report(&inner, error);
+        return gapless_report(&inner, error);
     g->said_done = true;
     return 0;
 }
@@ -472,7 +584,7 @@ int gapless_refuse(struct gapless *g, int code, const char *reason, struct gaple
     message.refusal = &refusal;
     int r = send_message(g, &message, &inner);
     lose(g);
-    return r < 0 ? report(&inner, error) : 0;
+    return r < 0 ? gapless_report(&inner, error) : 0;
 }
 
 const char *gapless_library_version(void)

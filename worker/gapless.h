@@ -20,12 +20,13 @@
  *     on_drain:  close the listening sockets, finish what has been begun, close what is idle, then
  * gapless_done(g, …)
  *
- * gapless_event.h does all this for a server that uses libevent. docs/native.md shows both whole.
+ * gapless_vault.h keeps descriptors outside the worker. gapless_event.h does all this for a server that uses
+ * libevent. docs/native.md shows both whole.
  *
  * The library starts no thread, installs no signal handler, writes nothing to standard error, and only
- * gapless_open() waits. Objects are not locked: use one from one thread at a time; only the functions that
- * count (below) may be called from any. Where the connection to the master is lost, a worker serves on; it is
- * stopped by signals then.
+ * gapless_open() and gapless_vault_wait() wait. Objects are not locked: use one from one thread at a time;
+ * only the functions that count (below) may be called from any. Where the connection to the master is lost, a
+ * worker serves on; it is stopped by signals then.
  *
  * Functions that can fail return 0 or a negative errno value and describe the failure in *error, which may be
  * NULL.
@@ -57,9 +58,9 @@ struct gapless_error {
  *
  * version: of the server, for the operator; NULL for none. Call it early, before other threads are started
  * and before anything is executed: it changes the environment. GAPLESS_FD is unset. Descriptors that were
- * inherited besides (LISTEN_FDS where LISTEN_PID is this process) are closed, and LISTEN_*, SERVER_STARTER_*,
- * EINHORN_FD_* unset: the same sockets come over the channel, and a duplicate that nobody knows of would keep
- * a socket open for ever.
+ * inherited besides (LISTEN_FDS where LISTEN_PID is this process) are closed, and LISTEN_*, FDSTORE,
+ * SERVER_STARTER_*, EINHORN_FD_* unset: the same sockets come over the channel, what is in the vault can be
+ * got (gapless_vault.h), and a duplicate that nobody knows of would keep a socket open for ever.
  *
  * NULL with errno and error->code:
  *   ENOENT     not started by gapless; nothing was touched. The server makes its own sockets
@@ -116,15 +117,17 @@ GAPLESS_API bool gapless_wants_write(const struct gapless *g);
  * worker serves on. */
 GAPLESS_API int gapless_dispatch(struct gapless *g, struct gapless_error *error);
 
-/* Says that this worker can serve. Once; -EALREADY after that. -EPIPE: the connection is lost. */
+/* Says that this worker can serve. Once; -EALREADY after that. -EPIPE: the connection is lost. Where it has
+ * state (gapless_state.h), that is described, and loaded unless an older generation hands it over; an error
+ * of a hook is said to the master, and the connection closed. */
 GAPLESS_API int gapless_ready(struct gapless *g, struct gapless_error *error);
 
 /*
  * Sets what is called once, when this worker should drain: take no new connection, close the listening
  * sockets, finish every connection that was already accepted (one whose request hasn't been read yet is owed
  * an answer too), close what is idle, then gapless_done(). timeout_ms: what the operator allows for that; 0:
- * no limit. Called from gapless_dispatch(), or at once where the message came before the callback was set. It
- * may call gapless_done(), but not gapless_close().
+ * no limit. Called from gapless_dispatch() or gapless_vault_wait(), or at once where the message came before
+ * the callback was set. It may call gapless_done(), but not gapless_close().
  */
 typedef void (*gapless_drain_cb)(struct gapless *g, uint64_t timeout_ms, void *arg);
 GAPLESS_API void gapless_set_drain(struct gapless *g, gapless_drain_cb callback, void *arg);

@@ -11,10 +11,14 @@ _Static_assert((int)GAPLESS_COUNTS_CONNECTIONS == COUNTERS_CONNECTIONS, "as on t
 _Static_assert((int)GAPLESS_COUNTS_REQUESTS == COUNTERS_REQUESTS, "as on the page");
 _Static_assert((int)GAPLESS_COUNTS_BYTES == COUNTERS_BYTES, "as on the page");
 
+/* What the server promises; changes are the library's own to promise. */
+#define SERVERS_KINDS ((unsigned)(COUNTERS_CONNECTIONS | COUNTERS_REQUESTS | COUNTERS_BYTES))
+
 int gapless_page_map(int fd, unsigned version, struct counters **ret_page, struct error *error)
 {
     struct stat about;
-    if (version != COUNTERS_VERSION || fstat(fd, &about) < 0 || about.st_size < (off_t)sizeof **ret_page)
+    size_t size = counters_size(version);
+    if (!size || fstat(fd, &about) < 0 || about.st_size < (off_t)size)
         return error_set(error, EPROTO, BLAME_PEER, "the master sent something else for a page of counters");
     struct counters *page =
         mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0); /* whole pages */
@@ -23,7 +27,7 @@ int gapless_page_map(int fd, unsigned version, struct counters **ret_page, struc
     if (page == MAP_FAILED)
         return error_errno(
             error, EPROTO, BLAME_PEER, "the master sent a page of counters that can't be used");
-    if (page->magic != COUNTERS_MAGIC || page->version != version || page->size != sizeof *page) {
+    if (page->magic != COUNTERS_MAGIC || page->version != version || page->size != size) {
         gapless_page_unmap(page);
         return error_set(error, EPROTO, BLAME_PEER, "the master sent a page of counters of another layout");
     }
@@ -41,14 +45,14 @@ void gapless_declare_counts(struct gapless *g, unsigned what)
 {
     struct counters *page = gapless_page(g);
     if (page)
-        __atomic_fetch_or(&page->kinds, what, __ATOMIC_RELEASE);
+        __atomic_fetch_or(&page->kinds, what & SERVERS_KINDS, __ATOMIC_RELEASE);
 }
 
 void gapless_withdraw_counts(struct gapless *g, unsigned what)
 {
     struct counters *page = gapless_page(g);
     if (page)
-        __atomic_fetch_and(&page->kinds, ~what, __ATOMIC_RELEASE);
+        __atomic_fetch_and(&page->kinds, ~(what & SERVERS_KINDS), __ATOMIC_RELEASE);
 }
 
 static void begin(uint64_t *begun)
@@ -102,4 +106,23 @@ void gapless_count_bytes(struct gapless *g, uint64_t in, uint64_t out)
         __atomic_fetch_add(&page->bytes_in, in, __ATOMIC_RELAXED);
     if (out > 0)
         __atomic_fetch_add(&page->bytes_out, out, __ATOMIC_RELAXED);
+}
+
+static bool has_changes(const struct counters *page)
+{
+    return page && page->version > 1;
+}
+
+void gapless_page_declare_changes(struct gapless *g)
+{
+    struct counters *page = gapless_page(g);
+    if (has_changes(page))
+        __atomic_fetch_or(&page->kinds, COUNTERS_CHANGES, __ATOMIC_RELEASE);
+}
+
+void gapless_page_count_change(struct gapless *g, uint64_t by)
+{
+    struct counters *page = gapless_page(g);
+    if (has_changes(page))
+        __atomic_fetch_add(&page->changes, by, __ATOMIC_RELAXED);
 }

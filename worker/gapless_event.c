@@ -47,8 +47,28 @@ static void end_loop(struct gapless_event *e)
         event_base_loopexit(e->base, NULL);
 }
 
-static void watch_channel(struct gapless_event *e)
+static void free_event(struct event *event)
 {
+    if (event)
+        event_free(event);
+}
+
+static void on_transfer(evutil_socket_t fd, short what, void *arg);
+
+static void watch_transfer(struct gapless_event *e)
+{
+    int fd = e->state ? gapless_state_fd(e->state) : -1;
+    if (fd == (e->transfer ? event_get_fd(e->transfer) : -1))
+        return;
+    free_event(e->transfer);
+    e->transfer = fd >= 0 ? event_new(e->base, fd, EV_READ | EV_PERSIST, on_transfer, e) : NULL;
+    if (e->transfer)
+        event_add(e->transfer, NULL);
+}
+
+void event_watch_channel(struct gapless_event *e)
+{
+    watch_transfer(e);
     if (gapless_fd(e->g) < 0) {
         event_del(e->readable);
         event_del(e->writable);
@@ -62,9 +82,18 @@ static void on_channel(evutil_socket_t fd, short what, void *arg)
     struct gapless_event *e = arg;
     /* An error means that the connection is lost, and the worker serves on. */
     gapless_dispatch(e->g, NULL);
-    watch_channel(e);
+    event_watch_channel(e);
+    event_check_finished(e);
     if (e->finished)
         end_loop(e);
+}
+
+static void on_transfer(evutil_socket_t fd, short what, void *arg)
+{
+    struct gapless_event *e = arg;
+    gapless_state_dispatch(e->state);
+    event_watch_channel(e);
+    event_check_finished(e);
 }
 
 static void on_drain_message(struct gapless *g, uint64_t timeout_ms, void *arg)
@@ -124,12 +153,6 @@ static void free_listeners(struct gapless_event *e)
     }
 }
 
-static void free_event(struct event *event)
-{
-    if (event)
-        event_free(event);
-}
-
 void gapless_event_free(struct gapless_event *e)
 {
     if (!e)
@@ -143,6 +166,7 @@ void gapless_event_free(struct gapless_event *e)
     free_event(e->readable);
     free_event(e->writable);
     free_event(e->tick);
+    free_event(e->transfer);
     gapless_close(e->g);
     free(e);
 }
@@ -150,6 +174,82 @@ void gapless_event_free(struct gapless_event *e)
 struct gapless *gapless_event_gapless(const struct gapless_event *e)
 {
     return e->g;
+}
+
+static int switch_listeners(struct gapless_event *e, bool on, struct gapless_error *error)
+{
+    for (struct event_listener *l = e->listeners; l; l = l->next) {
+        if (!on) {
+            evconnlistener_disable(l->listener);
+            continue;
+        }
+        /* Not earlier: the flag belongs to the open file, which the old version may be using with its own
+         * idea of it. */
+        int r = fd_set_nonblocking(evconnlistener_get_fd(l->listener), 1);
+        if (r < 0 || evconnlistener_enable(l->listener) < 0)
+            return event_error(error, r < 0 ? -r : EIO, "a listening socket can't be polled");
+    }
+    return 0;
+}
+
+static int serve_connections(bool on, void *arg, struct gapless_error *error)
+{
+    struct gapless_event *e = arg;
+    for (struct gapless_http *h = e->https; h; h = http_next(h)) {
+        if (on)
+            http_keep(h);
+        else
+            http_hold(h);
+    }
+    return switch_listeners(e, on, error);
+}
+
+static void release_connections(bool offers, void *arg)
+{
+    struct gapless_event *e = arg;
+    switch_listeners(e, offers, NULL);
+    for (struct gapless_http *h = e->https; h; h = http_next(h))
+        http_release(h);
+}
+
+/* Where there is one evhttp only, it also takes what came by a listener that isn't there any more. */
+static bool take_connection(const struct gapless_connection *connection, int *fd, void *arg)
+{
+    struct gapless_event *e = arg;
+    struct gapless_http *by_name = NULL, *only = NULL;
+    unsigned count = 0;
+    for (struct gapless_http *h = e->https; h; h = http_next(h)) {
+        if (connection->listener && *connection->listener && http_has_source(h, connection->listener))
+            by_name = h;
+        only = h;
+        count++;
+    }
+    struct gapless_http *to = by_name ? by_name : count == 1 ? only : NULL;
+    if (!to || !http_takes(to))
+        return false;
+    http_take(to, connection, fd);
+    return true;
+}
+
+/* A server that has no state has connections. */
+static int bind_state(struct gapless_event *e, struct gapless_error *error)
+{
+    bool takes = false;
+    for (struct gapless_http *h = e->https; h; h = http_next(h))
+        takes = takes || http_takes(h);
+    e->state = gapless_state_of(e->g);
+    if (!e->state && !takes)
+        return 0;
+    if (!e->state)
+        e->state = gapless_state_new(e->g, NULL, NULL);
+    if (!e->state)
+        return event_error(error, ENOMEM, "out of memory");
+    e->binding = (struct state_listeners){.accept = serve_connections,
+        .release = release_connections,
+        .take = takes ? take_connection : NULL,
+        .arg = e};
+    gapless_state_set_listeners(e->state, &e->binding);
+    return 0;
 }
 
 int gapless_event_ready(struct gapless_event *e, struct gapless_error *error)
@@ -160,20 +260,15 @@ int gapless_event_ready(struct gapless_event *e, struct gapless_error *error)
         return 0;
     }
     if (e->g) {
-        int r = gapless_ready(e->g, error);
+        int r = bind_state(e, error);
+        if (r == 0)
+            r = gapless_ready(e->g, error);
         if (r < 0)
             return r;
-        watch_channel(e);
+        event_watch_channel(e);
     }
     e->ready = true;
-    for (struct event_listener *l = e->listeners; l; l = l->next) {
-        /* Not earlier: the flag belongs to the open file, which the old version may be using with its own
-         * idea of it. */
-        int r = fd_set_nonblocking(evconnlistener_get_fd(l->listener), 1);
-        if (r < 0 || evconnlistener_enable(l->listener) < 0)
-            return event_error(error, r < 0 ? -r : EIO, "a listening socket can't be polled");
-    }
-    return 0;
+    return e->state ? 0 : switch_listeners(e, true, error);
 }
 
 void gapless_event_drain(struct gapless_event *e)
@@ -221,7 +316,7 @@ void event_miss_counts(struct gapless_event *e, unsigned what)
 
 void event_check_finished(struct gapless_event *e)
 {
-    if (!e->draining || e->finished || e->held > 0)
+    if (!e->draining || e->finished || e->held > 0 || (e->state && gapless_offers(e->state) > 0))
         return;
     for (struct gapless_http *h = e->https; h; h = http_next(h)) {
         if (http_connections(h) > 0)
@@ -231,7 +326,7 @@ void event_check_finished(struct gapless_event *e)
     event_del(e->tick);
     if (e->g) {
         gapless_done(e->g, NULL);
-        watch_channel(e);
+        event_watch_channel(e);
     }
     end_loop(e);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * libgapless_event: makes a server that uses libevent native. It listens on what gapless gives it once it is
- * ready, and drains by itself: it stops accepting, finishes what has been begun, tells HTTP clients that
- * their connection ends
- * (`Connection: close`), closes what is idle, says done and ends the loop.
+ * ready, hands its HTTP connections over to the next version when they are idle, and drains by itself: it
+ * stops accepting, finishes what has been begun, tells HTTP clients whose connection can't go over that it
+ * ends (`Connection: close`), closes what is idle, says done and ends the loop.
  *
  *     struct event_base *base = event_base_new();
  *     struct evhttp *http = evhttp_new(base);
@@ -57,8 +57,15 @@ GAPLESS_API void gapless_event_free(struct gapless_event *e);
 /* What it was made with; NULL without gapless. */
 GAPLESS_API struct gapless *gapless_event_gapless(const struct gapless_event *e);
 
-/* Says ready to the master, then makes every listener non-blocking and begins to accept. Where the drain has
- * begun already, it closes the listeners and says nothing. */
+/*
+ * Says ready to the master, then makes every listener non-blocking and begins to accept. Where the drain has
+ * begun already, it closes the listeners and says nothing.
+ *
+ * A server with state (gapless_state.h) makes its gapless_state before, and needn't poll or dispatch it. Its
+ * listeners accept from the hook `accept` on, not while it is frozen, and after `release` only where there is
+ * a hook `take`: what still comes then is offered by the server like the rest. The drain also waits until
+ * every connection that was offered is taken.
+ */
 GAPLESS_API int gapless_event_ready(struct gapless_event *e, struct gapless_error *error);
 
 /* Begins the drain as if the master had asked for it: for a handler of SIGTERM. Once; later calls do nothing.
@@ -98,6 +105,21 @@ GAPLESS_API void gapless_event_release(struct gapless_event *e);
  * connection's close callback: there are twins of these below. NULL: out of memory.
  */
 GAPLESS_API struct gapless_http *gapless_http_new(struct gapless_event *e, struct evhttp *http);
+
+/*
+ * At an upgrade the connections move to the next version, and back with a rollback, and their clients see
+ * nothing: a connection leaves when nothing of a request has been begun, with what was read and not begun.
+ * For this process it ends there: its close callback (below) is called. The next version gets it by the name
+ * of its listener, or, where it has no such listener, if it has only one evhttp.
+ *
+ * Of a connection that has come from another version, evhttp_request's remote_host and remote_port are the
+ * client's, as is what getpeername(2) says; evhttp_connection_get_peer() says "localhost" and 0, and
+ * evhttp_connection_get_addr() a Unix socket.
+ *
+ * false, before ready: they stay and end with this version; for a server that knows more of a connection than
+ * its requests say. Those of a gapless_http_set_bevcb() stay in any case: TLS has its keys in the process.
+ */
+GAPLESS_API void gapless_http_set_moving(struct gapless_http *h, bool moving);
 
 /* Serves the listeners of that name; NULL: every stream listener that nobody has taken. -ENOENT: there is
  * none. */

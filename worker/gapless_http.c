@@ -13,7 +13,7 @@
  * Each connection's bufferevent is held by a reference until its end was seen, so that looking at it is
  * always safe.
  */
-#include "worker/event_internal.h"
+#include "worker/http_internal.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -25,47 +25,7 @@
 
 #define ALL_COUNTS (GAPLESS_COUNTS_CONNECTIONS | GAPLESS_COUNTS_REQUESTS | GAPLESS_COUNTS_BYTES)
 
-struct connection {
-    struct connection *next;
-    struct connection **link; /* what points here */
-    struct gapless_http *http;
-    struct bufferevent *bev;          /* with a reference of our own */
-    struct evhttp_connection *evcon;  /* NULL: not adopted */
-    int fd;                           /* -1: not adopted */
-    struct evbuffer_cb_entry *input;  /* sees bytes come */
-    struct evbuffer_cb_entry *output; /* sees bytes go */
-    struct evhttp_request *answering; /* NULL: no handler has been called, or its answer is written */
-    bool busy; /* bytes of a request have come that isn't answered: it is counted as in flight */
-    int64_t idle_since_ms;
-    gapless_http_cb complete_cb;
-    void *complete_cb_arg;
-    void (*close_cb)(struct evhttp_connection *, void *);
-    void *close_cb_arg;
-};
-
-struct handler {
-    struct handler *next;
-    struct gapless_http *http;
-    gapless_http_cb callback;
-    void *arg;
-};
-
-struct gapless_http {
-    struct gapless_http *next;
-    struct gapless_event *e;
-    struct evhttp *http;
-    struct event *adopt;
-    struct handler general;
-    struct handler *handlers;
-    struct connection *connections;
-    unsigned count;
-    struct connection **by_fd; /* adopted ones; NULL where there is none */
-    size_t by_fd_size;
-    struct bufferevent *(*bevcb)(struct event_base *, void *);
-    void *bevcb_arg;
-};
-
-static void set_busy(struct connection *c, bool busy)
+static void set_busy(struct http_connection *c, bool busy)
 {
     if (c->busy == busy)
         return;
@@ -76,9 +36,10 @@ static void set_busy(struct connection *c, bool busy)
         gapless_request_end(c->http->e->g);
 }
 
-static void forget(struct connection *c)
+void http_forget(struct http_connection *c)
 {
     struct gapless_http *h = c->http;
+    http_give_forget(c);
     set_busy(c, false);
     gapless_connection_closed(h->e->g);
     *c->link = c->next;
@@ -92,11 +53,12 @@ static void forget(struct connection *c)
     if (c->output)
         evbuffer_remove_cb_entry(bufferevent_get_output(c->bev), c->output);
     bufferevent_decref(c->bev);
+    free(c->peer);
     free(c);
 }
 
 /* bufferevent_free() clears all callbacks: with evhttp's gone, so is its connection. */
-static bool has_ended(const struct connection *c)
+static bool has_ended(const struct http_connection *c)
 {
     bufferevent_data_cb read_cb, write_cb;
     bufferevent_event_cb event_cb;
@@ -107,17 +69,18 @@ static bool has_ended(const struct connection *c)
 
 static void on_close(struct evhttp_connection *evcon, void *arg)
 {
-    struct connection *c = arg;
+    struct http_connection *c = arg;
     struct gapless_event *e = c->http->e;
     if (c->close_cb)
         c->close_cb(evcon, c->close_cb_arg);
-    forget(c);
+    http_forget(c);
     event_check_finished(e);
 }
 
 static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
-    struct connection *c = arg;
+    struct http_connection *c = arg;
+    c->begun = c->begun || info->n_deleted > 0;
     if (info->n_added == 0)
         return;
     set_busy(c, true);
@@ -126,7 +89,7 @@ static void on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *inf
 
 static void on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
-    struct connection *c = arg;
+    struct http_connection *c = arg;
     gapless_count_bytes(c->http->e->g, 0, info->n_deleted);
 }
 
@@ -137,42 +100,53 @@ static bool make_room(struct gapless_http *h, int fd)
         size *= 2;
     if (size == h->by_fd_size)
         return true;
-    struct connection **larger = reallocarray(h->by_fd, size, sizeof(struct connection *));
+    struct http_connection **larger = reallocarray(h->by_fd, size, sizeof(struct http_connection *));
     if (!larger)
         return false;
-    memset(larger + h->by_fd_size, 0, (size - h->by_fd_size) * sizeof(struct connection *));
+    memset(larger + h->by_fd_size, 0, (size - h->by_fd_size) * sizeof(struct http_connection *));
     h->by_fd = larger;
     h->by_fd_size = size;
     return true;
 }
 
 /* evhttp has made the connection, or has failed to: then it is forgotten, and false returned. */
-static bool adopt(struct connection *c)
+static bool adopt(struct http_connection *c)
 {
     struct gapless_http *h = c->http;
     void *arg = NULL;
     bufferevent_getcb(c->bev, NULL, NULL, NULL, &arg);
     int fd = bufferevent_getfd(c->bev);
     if (has_ended(c) || !arg || fd < 0 || !make_room(h, fd)) {
-        forget(c);
+        http_forget(c);
         return false;
     }
     /* The number has come back, so the one that had it has ended, and a handler had replaced its close
      * callback. */
     if (h->by_fd[fd])
-        forget(h->by_fd[fd]);
+        http_forget(h->by_fd[fd]);
     h->by_fd[fd] = c;
     c->fd = fd;
     c->evcon = arg;
+    enum http_taking taking = http_take_adopted(c);
+    if (taking == HTTP_TAKE_SURPLUS) {
+        evhttp_connection_free(c->evcon);
+        http_forget(c);
+        return false;
+    }
     struct evbuffer *input = bufferevent_get_input(c->bev);
     size_t early = evbuffer_get_length(input);
     set_busy(c, early > 0);
-    gapless_count_bytes(h->e->g, early, 0);
+    if (taking == HTTP_TAKE_NOT)
+        gapless_count_bytes(h->e->g, early, 0);
     c->input = evbuffer_add_cb(input, on_input, c);
     c->output = evbuffer_add_cb(bufferevent_get_output(c->bev), on_output, c);
     if (!c->input || !c->output)
         event_miss_counts(h->e, ALL_COUNTS);
     evhttp_connection_set_closecb(c->evcon, on_close, c);
+    http_give_queue(c);
+    /* What came with it is a request already. */
+    if (early > 0 && c->leaving == HTTP_STAYS)
+        bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_DEFER_CALLBACKS);
     return true;
 }
 
@@ -180,8 +154,8 @@ static void adopt_all(evutil_socket_t fd, short what, void *arg)
 {
     struct gapless_http *h = arg;
     /* New ones are put in front. */
-    for (struct connection *c = h->connections; c && !c->evcon;) {
-        struct connection *next = c->next;
+    for (struct http_connection *c = h->connections; c && !c->evcon;) {
+        struct http_connection *next = c->next;
         c = adopt(c) ? c->next : next;
     }
     event_check_finished(h->e);
@@ -191,7 +165,7 @@ static struct bufferevent *on_new_connection(struct event_base *base, void *arg)
 {
     struct gapless_http *h = arg;
     struct bufferevent *bev = h->bevcb ? h->bevcb(base, h->bevcb_arg) : bufferevent_socket_new(base, -1, 0);
-    struct connection *c = bev ? calloc(1, sizeof *c) : NULL;
+    struct http_connection *c = bev ? calloc(1, sizeof *c) : NULL;
     if (!c) {
         /* evhttp makes its own or fails; an untracked connection is served, and ends with the process. */
         event_miss_counts(h->e, ALL_COUNTS);
@@ -213,11 +187,11 @@ static struct bufferevent *on_new_connection(struct event_base *base, void *arg)
     return bev;
 }
 
-static struct connection *find(struct gapless_http *h, struct evhttp_connection *evcon)
+static struct http_connection *find(struct gapless_http *h, struct evhttp_connection *evcon)
 {
     struct bufferevent *bev = evcon ? evhttp_connection_get_bufferevent(evcon) : NULL;
     int fd = bev ? bufferevent_getfd(bev) : -1;
-    struct connection *c = fd >= 0 && (size_t)fd < h->by_fd_size ? h->by_fd[fd] : NULL;
+    struct http_connection *c = fd >= 0 && (size_t)fd < h->by_fd_size ? h->by_fd[fd] : NULL;
     return c && c->bev == bev ? c : NULL;
 }
 
@@ -236,30 +210,33 @@ static void say_close(struct evhttp_request *request)
 
 static void on_complete(struct evhttp_request *request, void *arg)
 {
-    struct connection *c = arg;
+    struct http_connection *c = arg;
     gapless_http_cb callback = c->complete_cb;
     c->answering = NULL;
     c->complete_cb = NULL;
     c->idle_since_ms = event_now_ms();
     /* What is there already belongs to the next request. */
+    c->begun = false;
     set_busy(c, false);
     set_busy(c, evbuffer_get_length(bufferevent_get_input(c->bev)) > 0);
+    http_give_answered(c);
     if (callback)
         callback(request, c->complete_cb_arg);
 }
 
 static void on_request(struct evhttp_request *request, void *arg)
 {
-    struct handler *handler = arg;
+    struct http_handler *handler = arg;
     struct gapless_http *h = handler->http;
-    struct connection *c = find(h, evhttp_request_get_connection(request));
+    struct http_connection *c = find(h, evhttp_request_get_connection(request));
     if (c) {
         set_busy(c, true);
         c->answering = request;
         c->complete_cb = NULL;
         evhttp_request_set_on_complete_cb(request, on_complete, c);
+        http_take_name(c, request);
     }
-    if (h->e->draining)
+    if (h->e->draining && h->give.mode == HTTP_GIVES_NOT)
         say_close(request);
     if (handler->callback)
         handler->callback(request, handler->arg);
@@ -267,20 +244,39 @@ static void on_request(struct evhttp_request *request, void *arg)
         evhttp_send_error(request, HTTP_NOTFOUND, NULL);
 }
 
+static void free_parts(struct gapless_http *h)
+{
+    http_take_done(h);
+    http_give_done(h);
+    while (h->handlers) {
+        struct http_handler *handler = h->handlers;
+        h->handlers = handler->next;
+        free(handler);
+    }
+    http_forget_sources(h);
+    if (h->adopt)
+        event_free(h->adopt);
+    free(h->by_fd);
+    free(h);
+}
+
 struct gapless_http *gapless_http_new(struct gapless_event *e, struct evhttp *http)
 {
     struct gapless_http *h = calloc(1, sizeof *h);
     if (!h)
         return NULL;
+    h->e = e;
+    h->http = http;
     h->adopt = event_new(e->base, -1, 0, adopt_all, h);
-    if (!h->adopt) {
-        free(h);
+    int r = h->adopt ? http_give_init(h) : -ENOMEM;
+    if (r == 0)
+        r = http_take_init(h);
+    if (r < 0) {
+        free_parts(h);
         return NULL;
     }
     /* Before anything that could end the new connection. */
     event_priority_set(h->adopt, 0);
-    h->e = e;
-    h->http = http;
     h->general.http = h;
     h->next = e->https;
     e->https = h;
@@ -294,26 +290,20 @@ void http_free(struct gapless_http *h)
 {
     evhttp_set_gencb(h->http, NULL, NULL);
     evhttp_set_bevcb(h->http, NULL, NULL);
+    http_keep(h);
     /* They live on, and nobody counts their ends. */
     if (h->connections)
         event_miss_counts(h->e, ALL_COUNTS);
-    for (struct connection *c = h->connections, *next; c; c = next) {
+    for (struct http_connection *c = h->connections, *next; c; c = next) {
         next = c->next;
         if (c->evcon && !has_ended(c)) {
             evhttp_connection_set_closecb(c->evcon, c->close_cb, c->close_cb_arg);
             if (c->answering)
                 evhttp_request_set_on_complete_cb(c->answering, c->complete_cb, c->complete_cb_arg);
         }
-        forget(c);
+        http_forget(c);
     }
-    while (h->handlers) {
-        struct handler *handler = h->handlers;
-        h->handlers = handler->next;
-        free(handler);
-    }
-    event_free(h->adopt);
-    free(h->by_fd);
-    free(h);
+    free_parts(h);
 }
 
 struct gapless_http *http_next(const struct gapless_http *h)
@@ -323,19 +313,19 @@ struct gapless_http *http_next(const struct gapless_http *h)
 
 unsigned http_connections(const struct gapless_http *h)
 {
-    return h->count;
+    return h->count + h->take.count;
 }
 
 void http_drain(struct gapless_http *h)
 {
-    for (struct connection *c = h->connections; c; c = c->next) {
+    for (struct http_connection *c = h->connections; c && h->give.mode == HTTP_GIVES_NOT; c = c->next) {
         if (c->answering)
             say_close(c->answering);
     }
 }
 
 /* When a connection may be closed: INT64_MAX while it owes an answer. */
-static int64_t close_at(const struct connection *c)
+static int64_t close_at(const struct http_connection *c)
 {
     if (!c->evcon || c->busy)
         return INT64_MAX;
@@ -345,7 +335,7 @@ static int64_t close_at(const struct connection *c)
 }
 
 /* True if something has come that evhttp hasn't read yet, or the client has closed. */
-static bool has_news(const struct connection *c)
+static bool has_news(const struct http_connection *c)
 {
     char byte;
     return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
@@ -353,10 +343,14 @@ static bool has_news(const struct connection *c)
 
 unsigned http_close_idle(struct gapless_http *h, int64_t now_ms, int64_t *next_ms)
 {
-    for (struct connection *c = h->connections, *next; c; c = next) {
+    for (struct http_connection *c = h->connections, *next; c; c = next) {
         next = c->next;
         if (c->evcon && has_ended(c)) {
-            forget(c);
+            http_forget(c);
+            continue;
+        }
+        if (h->give.mode != HTTP_GIVES_NOT) {
+            http_give_queue(c);
             continue;
         }
         int64_t at = close_at(c);
@@ -368,55 +362,12 @@ unsigned http_close_idle(struct gapless_http *h, int64_t now_ms, int64_t *next_m
     return h->count;
 }
 
-static int add(struct gapless_http *h, int *fd, struct gapless_error *error)
-{
-    struct evconnlistener *listener = NULL;
-    int r = event_new_listener(h->e, fd, NULL, NULL, &listener, error);
-    if (r < 0)
-        return r;
-    struct evhttp_bound_socket *bound = evhttp_bind_listener(h->http, listener);
-    if (bound && event_add_listener(h->e, listener, h->http, bound) == 0)
-        return 0;
-    if (bound)
-        evhttp_del_accept_socket(h->http, bound);
-    else
-        evconnlistener_free(listener);
-    return event_error(error, ENOMEM, "making a listener: out of memory");
-}
-
-int gapless_http_listen(struct gapless_http *h, const char *name, struct gapless_error *error)
-{
-    struct gapless *g = h->e->g;
-    int count = g ? (int)gapless_listener_count(g) : 0;
-    int added = 0;
-    for (int i = 0; i < count; i++) {
-        if (name && strcmp(gapless_listener_name(g, i), name) != 0)
-            continue;
-        if (gapless_listener_type(g, i) != SOCK_STREAM || gapless_listener_fd(g, i) < 0)
-            continue;
-        int fd = gapless_listener_take(g, i);
-        int r = add(h, &fd, error);
-        if (r < 0)
-            return r;
-        added++;
-    }
-    if (added == 0)
-        return event_error(
-            error, ENOENT, "no stream listener%s%s was given", name ? " named " : "", name ? name : "");
-    return 0;
-}
-
-int gapless_http_listen_fd(struct gapless_http *h, int *fd, struct gapless_error *error)
-{
-    return add(h, fd, error);
-}
-
 int gapless_http_set_cb(struct gapless_http *h, const char *path, gapless_http_cb callback, void *arg)
 {
-    struct handler *handler = malloc(sizeof *handler);
+    struct http_handler *handler = malloc(sizeof *handler);
     if (!handler)
         return -ENOMEM;
-    *handler = (struct handler){.next = h->handlers, .http = h, .callback = callback, .arg = arg};
+    *handler = (struct http_handler){.next = h->handlers, .http = h, .callback = callback, .arg = arg};
     int r = evhttp_set_cb(h->http, path, on_request, handler);
     if (r < 0) {
         free(handler);
@@ -442,7 +393,7 @@ void gapless_http_set_bevcb(
 void gapless_http_set_on_complete_cb(
     struct gapless_http *h, struct evhttp_request *request, gapless_http_cb callback, void *arg)
 {
-    struct connection *c = find(h, evhttp_request_get_connection(request));
+    struct http_connection *c = find(h, evhttp_request_get_connection(request));
     if (!c || c->answering != request) {
         evhttp_request_set_on_complete_cb(request, callback, arg);
         return;
@@ -454,7 +405,7 @@ void gapless_http_set_on_complete_cb(
 void gapless_http_set_closecb(struct gapless_http *h, struct evhttp_connection *connection,
     void (*callback)(struct evhttp_connection *, void *), void *arg)
 {
-    struct connection *c = find(h, connection);
+    struct http_connection *c = find(h, connection);
     if (!c) {
         evhttp_connection_set_closecb(connection, callback, arg);
         return;
