@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""check_snippets.py PAGE SOURCE…: every block of C in the page is a piece of one of the sources, so it compiles.
+"""check_snippets.py PAGE SOURCE…: every block of C or Python in the page is a piece of one of the sources, which are built or run.
 
 Blocks may be indented otherwise as a whole. Each run of lines between blank ones is looked for by itself, in the order
 of the source, so that a block can leave something out.
@@ -36,12 +36,12 @@ def is_part_of(block, lines):
 def main():
     page = open(sys.argv[1], encoding="utf-8").read()
     sources = [open(name, encoding="utf-8").read().split("\n") for name in sys.argv[2:]]
-    blocks = re.findall(r"^```c\n(.*?)^```", page, re.M | re.S)
+    blocks = re.findall(r"^```(?:c|python)\n(.*?)^```", page, re.M | re.S)
     strangers = [block for block in blocks if not any(is_part_of(block, lines) for lines in sources)]
     for block in strangers:
         print(f"{sys.argv[1]}: in none of the examples:\n{block}", file=sys.stderr)
     if not blocks:
-        print(f"{sys.argv[1]}: no block of C at all", file=sys.stderr)
+        print(f"{sys.argv[1]}: no such block at all", file=sys.stderr)
     return 1 if strangers or not blocks else 0
 
 
