@@ -3,7 +3,7 @@
 
 #include "cli/table.h"
 #include "master/history_file.h"
-#include "master/history_record.h"
+#include "master/history_words.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -201,18 +201,15 @@ static void say_who(struct words *words, const struct history_who *who)
         say(words, " pid %" PRId64, who->pid);
 }
 
-static void say_time(struct words *words, int64_t us)
+static void say_lost(struct words *words, const struct history_record *record)
 {
-    if (us < 999500) /* three digits of it are below 1000 */
-        say(words, " %.3g ms", (double)us / 1000);
-    else
-        say(words, " %.2f s", (double)us / 1000000);
-}
-
-static void say_lost(struct words *words, const struct history_lost *lost)
-{
-    if (lost->known && lost->count)
-        say(words, ", %" PRIu64 " request%s lost", lost->count, lost->count == 1 ? "" : "s");
+    const struct history_lost *requests = &record->lost, *changes = &record->transfer.changes_lost;
+    if (requests->known && requests->count)
+        say(words, ", %s lost", history_counted(requests->count, "request").text);
+    if (changes->known && changes->count)
+        say(words, ", %s lost", history_counted(changes->count, "change").text);
+    else if (record->transfer.known && !changes->known)
+        say(words, ", changes lost");
 }
 
 static void say_what(struct words *words, const struct history_record *record)
@@ -268,7 +265,7 @@ static void say_outcome(struct words *words, const struct history_record *record
     else if (record->event == HISTORY_STOP)
         say(words, "code %" PRId64, record->code);
     if (record->event == HISTORY_UPGRADE || record->event == HISTORY_CRASH)
-        say_lost(words, &record->lost);
+        say_lost(words, record);
 }
 
 static void say_reason(struct words *words, const struct history_record *record)
@@ -284,25 +281,27 @@ static void say_version(struct words *words, const char *before, const struct hi
             version->command);
 }
 
-/* Phases and steps of an upgrade, what it ran, and what crashed. */
+/* Phases and steps of an upgrade, what went over, what it ran, and what crashed. */
 static void say_more(struct words *words, const struct history_record *record)
 {
     say(words, "  ");
     for (size_t i = 0; i < record->phase_count; i++) {
-        say(words, "%s%s", i ? ", " : "", record->phases[i].name);
-        say_time(words, record->phases[i].us);
+        say(words, "%s%s %s", i ? ", " : "", record->phases[i].name, history_took(record->phases[i].us).text);
     }
     for (size_t i = 0; i < record->skipped_count; i++)
         say(words, "%s%s", i ? ", " : "; skipped: ", record->skipped[i]);
     for (size_t i = 0; i < record->step_count; i++) {
         const struct history_step *step = &record->steps[i];
-        say(words, "%s%s %s",
+        say(words, "%s%s %s %s",
             i             ? ", "
             : record->cut ? "; steps: …, "
                           : "; steps: ",
-            step->name, history_step_outcome_name(step->outcome));
-        say_time(words, step->us);
+            step->name, history_step_outcome_name(step->outcome), history_took(step->us).text);
     }
+    if (record->transfer.known)
+        say(words, "; state: %s", history_transfer_words(&record->transfer).text);
+    if (record->moved)
+        say(words, "; %s moved", history_counted(record->moved, "connection").text);
     say_version(words, "; from ", &record->from_version);
     say_version(words, "; to ", &record->to_version);
     if (record->crashes)

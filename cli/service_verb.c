@@ -9,15 +9,18 @@
 int service_verb_parse(struct service_verb *verb, int argc, char *const argv[])
 {
     const struct option_spec specs[] = {
-        {.name = "no-wait", .flag = &verb->no_wait}, {.name = "json", .flag = &verb->exchange.json},
+        {.name = "no-wait", .flag = &verb->no_wait},
+        {.name = "json", .flag = &verb->exchange.json},
         {.name = "admin", .value = &verb->exchange.target.admin},
         {.name = "name", .value = &verb->exchange.target.name},
-        {.name = "dry-run", .flag = &verb->dry_run}, /* the last: not every verb has it */
+        /* The last: not every verb has one. */
+        {.name = verb->can_force ? "force" : "dry-run",
+            .flag = verb->can_force ? &verb->force : &verb->dry_run},
     };
     const struct option_set set = {.verb = verb->verb,
         .help = verb->help,
         .specs = specs,
-        .spec_count = sizeof specs / sizeof *specs - !verb->can_dry_run,
+        .spec_count = sizeof specs / sizeof *specs - !(verb->can_dry_run || verb->can_force),
         .operand_name = "SERVICE",
         .operand = &verb->service};
     int code;

@@ -8,10 +8,12 @@
 struct service_verb {
     const char *verb, *help;
     bool can_dry_run;         /* it has --dry-run */
+    bool can_force;           /* it has --force; no verb has both */
     struct exchange exchange; /* what follows is filled in: target, json */
     const char *service;      /* NULL: all */
     bool no_wait;
     bool dry_run;
+    bool force;
 };
 
 /* -1, or the exit code with which that is the end. */

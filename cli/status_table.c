@@ -2,6 +2,7 @@
 #include "cli/status_table.h"
 
 #include "cli/table.h"
+#include "master/config/value.h"
 
 #include <inttypes.h>
 #include <stdint.h>
@@ -55,17 +56,10 @@ static void add_count(struct table *table, bool known, uint64_t count)
 
 static void add_bytes(struct table *table, bool known, uint64_t bytes)
 {
-    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-    if (!known || bytes < 1024) {
+    if (!known || bytes < 1024)
         add_count(table, known, bytes);
-        return;
-    }
-    double value = (double)bytes / 1024;
-    size_t unit = 0;
-    /* 1023.95 would be printed as 1024.0. */
-    for (; value >= 1023.95 && unit + 1 < COUNT(units); unit++)
-        value /= 1024;
-    table_add(table, "%.1f %s", value, units[unit]);
+    else
+        table_add(table, "%s", value_size_text(bytes).text);
 }
 
 static bool print_listeners(FILE *out, const Gapless__Admin__Service *service)

@@ -161,7 +161,10 @@ static int choose_inherited(
         if (request->listeners[i].address &&
             (request->service->activation != ACTIVATION_NONE || is_named(request, i)))
             activation->inherited[activation->inherited_count++] = i;
-    activation->control_fd = ACTIVATION_FIRST_FD + (int)activation->inherited_count;
+    if (request->service->activation != ACTIVATION_NONE)
+        activation->stored_count = request->stored_count;
+    activation->control_fd =
+        ACTIVATION_FIRST_FD + (int)activation->inherited_count + (int)activation->stored_count;
     return 0;
 }
 
@@ -182,7 +185,7 @@ static char *add_pid(struct strv *envp, const char *name)
 static void set_systemd(const struct activation_request *request, struct activation *activation)
 {
     struct strv *envp = &activation->envp;
-    set_number(envp, "LISTEN_FDS", activation->inherited_count);
+    set_number(envp, "LISTEN_FDS", activation->inherited_count + activation->stored_count);
     struct text names;
     if (text_open(&names) < 0) {
         envp->failed = true;
@@ -195,6 +198,8 @@ static void set_systemd(const struct activation_request *request, struct activat
         for (const char *p = request->listeners[activation->inherited[i]].name; *p; p++)
             fputc(*p == ':' ? '_' : *p, names.stream);
     }
+    for (unsigned i = 0; i < activation->stored_count; i++)
+        fprintf(names.stream, "%s%s", activation->inherited_count + i ? ":" : "", request->stored[i]);
     strv_take(envp, text_close(&names));
     activation->listen_pid = add_pid(envp, "LISTEN_PID");
 }
@@ -262,10 +267,13 @@ static int prepare_environment(
     int r = set_configured(request, activation, error);
     if (r < 0)
         return r;
-    if (request->service->activation != ACTIVATION_NONE && activation->inherited_count) {
+    bool activates = request->service->activation != ACTIVATION_NONE;
+    if (activates && activation->inherited_count + activation->stored_count)
         set_systemd(request, activation);
+    if (activates && activation->inherited_count)
         set_server_starter(request, activation);
-    }
+    if (activates && request->service->vault_entries)
+        set_number(envp, "FDSTORE", request->service->vault_entries);
     if (request->service->activation == ACTIVATION_EINHORN)
         set_einhorn(request, activation);
     if (request->service->watchdog_ms > 0) {

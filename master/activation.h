@@ -9,12 +9,14 @@
  *   {fd:NAME}, {fds:SEPARATOR}   in arguments and in the values of `env`: the number of that listener; of
  *                                every listener, each followed by the separator
  *   NOTIFY_SOCKET                sd_notify(3)
+ *   FDSTORE                      how many descriptors the vault takes (systemd 254)
  *   WATCHDOG_USEC, WATCHDOG_PID  sd_watchdog_enabled(3), with `watchdog`
  *   GAPLESS_FD                   the control channel of a native worker
  *   GAPLESS_SERVICE, GAPLESS_GENERATION, GAPLESS_WORKER
  *
- * The listeners are descriptors 3, 4, … in the order of the configuration, the control channel is the next
- * one. All conventions speak of the same descriptors.
+ * The listeners are descriptors 3, 4, … in the order of the configuration. What is in the vault follows them,
+ * in LISTEN_FDS and LISTEN_FDNAMES alone; not with `activation: none`. The control channel is the next one.
+ * All conventions speak of the same descriptors.
  */
 #ifndef GAPLESS_MASTER_ACTIVATION_H
 #define GAPLESS_MASTER_ACTIVATION_H
@@ -37,6 +39,8 @@ struct activation_request {
     const struct config_service *service;
     const struct activation_listener *listeners;
     unsigned listener_count;
+    const char *const *stored; /* names of the descriptors in the vault */
+    unsigned stored_count;
     char *const *environment; /* of the master; what another manager told it is left out */
     uint64_t generation;
     unsigned worker;
@@ -50,7 +54,8 @@ struct activation {
     struct strv envp;
     unsigned *inherited; /* inherited[i]: index of the listener that becomes descriptor 3 + i */
     unsigned inherited_count;
-    int control_fd; /* number of the control channel in the worker */
+    unsigned stored_count; /* descriptors of the vault behind them: all, or none */
+    int control_fd;        /* number of the control channel in the worker */
     /* Where the child writes its pid in decimal, ACTIVATION_PID_ROOM bytes; NULL: not wanted. */
     char *listen_pid;
     char *watchdog_pid;

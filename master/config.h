@@ -88,6 +88,12 @@ enum config_keepalive {
 enum config_preset { PRESET_DEFAULT, PRESET_DEVELOPMENT, PRESET_PRODUCTION, PRESET_COUNT };
 
 /* What happens where the memory won't do for two generations. */
+/* Whether the state of native workers goes to the next version (transfer.h). */
+enum config_transfer { CONFIG_TRANSFER_AUTO, CONFIG_TRANSFER_OFF, CONFIG_TRANSFER_COUNT };
+
+/* What is done where a roll-back by itself would lose what the new version has changed. */
+enum config_loss { CONFIG_LOSS_REFUSE, CONFIG_LOSS_ACCEPT, CONFIG_LOSS_COUNT };
+
 enum config_memory { CONFIG_MEMORY_WARN, CONFIG_MEMORY_REFUSE, CONFIG_MEMORY_OFF, CONFIG_MEMORY_COUNT };
 
 /* A stage of a canary: so much of what is new, for so long. */
@@ -167,6 +173,12 @@ struct config_service {
     struct config_step *steps;
     size_t step_count;
 
+    /* ── state (transfer.h) ── */
+    enum config_transfer state_transfer;
+    enum config_loss rollback_loss;
+    int64_t state_stall_ms;  /* nothing of a snapshot moves for so long: it has failed */
+    int64_t state_freeze_ms; /* from the freeze to the switch, at most */
+
     /* ── liveness (health.h, limits.h) ── */
     char *health_probe; /* probe_spec.h; NULL: none */
     int64_t health_interval_ms;
@@ -180,6 +192,10 @@ struct config_service {
     int64_t drain_max_age_ms;    /* a worker that drains (on_timeout: keep) for longer is ended; 0: no cap */
     uint64_t drain_max_memory;   /* draining generations that have more than that together: the oldest is
                                     ended; 0: no cap */
+
+    /* ── vault (vault.h) ── */
+    uint64_t vault_bytes;   /* most bytes of the files there */
+    unsigned vault_entries; /* most descriptors there; 0: there is no vault */
 
     uint64_t said[2]; /* the keys that were written, a bit each: config_is_said() */
 };

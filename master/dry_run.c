@@ -191,6 +191,16 @@ static void say_phase(const struct dry_run *dry_run, const struct service *servi
         if (active)
             say_retire(dry_run, service, active);
         break;
+    case PHASE_SNAPSHOT:
+        say(dry_run, service, phase, "the state of the old workers goes to the new ones, which load it");
+        break;
+    case PHASE_FREEZE:
+        say(dry_run, service, phase, "nothing changes it, for at most %s until the switch",
+            value_duration_text(dry_run->settings->state_freeze_ms).text);
+        break;
+    case PHASE_IMPORT:
+        say(dry_run, service, phase, "the last changes follow");
+        break;
     case PHASE_VALIDATE:
     case PHASE_RETIRE:
     case PHASE_COUNT:

@@ -66,6 +66,7 @@ struct generation {
     int64_t recycle_after_ms;      /* gapless replaces nobody by itself before that (CLOCK_MONOTONIC) */
     bool said_uncounted;           /* … in the log: how many requests a worker has had isn't known */
     unsigned worker_count;         /* how many there shall be; TTIN and TTOU change it */
+    uint64_t moved;                /* connections of its workers that others have taken over */
     bool was_ready;                /* all of its workers were ready once */
     bool serves;                   /* a captured socket of it gets what is new, or did, be all ready or not */
     uint64_t idle_closed;          /* idle connections that ended with its workers, as far as a look saw */

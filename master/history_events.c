@@ -287,6 +287,20 @@ void history_upgrade_crash(struct service *service, uint64_t to, bool lost_known
     all->count = all->known ? all->count + lost : 0;
 }
 
+void history_upgrade_transfer(struct service *service, uint64_t to, const struct history_transfer *transfer)
+{
+    struct upgrade_story *story = find_story(service, to);
+    if (story)
+        story->record.transfer = *transfer;
+}
+
+void history_upgrade_moved(struct service *service, uint64_t to, uint64_t connections)
+{
+    struct upgrade_story *story = find_story(service, to);
+    if (story)
+        story->record.moved += connections;
+}
+
 void history_generation_gone(struct service *service, const struct generation *generation)
 {
     for (struct upgrade_story *story = service->stories; story; story = story->next) {

@@ -70,6 +70,12 @@ void history_upgrade_step(
 /* A worker of the new generation has crashed; lost: as in history_crashed(). */
 void history_upgrade_crash(struct service *service, uint64_t to, bool lost_known, uint64_t lost);
 
+/* What is known now of the state that went to the new generation. */
+void history_upgrade_transfer(struct service *service, uint64_t to, const struct history_transfer *transfer);
+
+/* So many more connections were taken over by the new generation, from an older one. */
+void history_upgrade_moved(struct service *service, uint64_t to, uint64_t connections);
+
 /* How an upgrade that isn't done has ended. */
 struct history_end {
     enum history_outcome outcome; /* failed, rolled_back */

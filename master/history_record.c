@@ -211,12 +211,12 @@ static void put_steps(struct builder *builder, const struct history_record *reco
     put(builder, "steps", list);
 }
 
-static void put_lost(struct builder *builder, const struct history_lost *lost)
+static void put_lost(struct builder *builder, const char *key, const struct history_lost *lost)
 {
     if (lost->known)
-        put_count(builder, "lost", lost->count);
+        put_count(builder, key, lost->count);
     else
-        put(builder, "lost", json_null());
+        put(builder, key, json_null());
 }
 
 static void put_farewell(struct builder *builder, const struct history_farewell *farewell)
@@ -228,6 +228,24 @@ static void put_farewell(struct builder *builder, const struct history_farewell 
         put_count(&inner, farewell_names[i], farewell->counts[i]);
     builder->failed = builder->failed || inner.failed;
     put(builder, "farewell", inner.object);
+}
+
+static void put_transfer(struct builder *builder, const struct history_transfer *transfer)
+{
+    if (!transfer->known) {
+        put(builder, "transfer", json_null());
+        return;
+    }
+    struct builder inner = {.object = json_object()};
+    put_count(&inner, "records", transfer->records);
+    put_count(&inner, "bytes", transfer->bytes);
+    put(&inner, "snapshot_ms", ms_json(transfer->snapshot_us));
+    put(&inner, "pause_ms", transfer->pause_us >= 0 ? ms_json(transfer->pause_us) : json_null());
+    put_count(&inner, "kept", transfer->kept);
+    put_count(&inner, "dropped", transfer->dropped);
+    put_lost(&inner, "changes_lost", &transfer->changes_lost);
+    builder->failed = builder->failed || inner.failed;
+    put(builder, "transfer", inner.object);
 }
 
 static void put_upgrade(struct builder *builder, const struct history_record *record)
@@ -248,7 +266,9 @@ static void put_upgrade(struct builder *builder, const struct history_record *re
     put_skipped(builder, record);
     put_steps(builder, record);
     put_count(builder, "crashes", record->crashes);
-    put_lost(builder, &record->lost);
+    put_lost(builder, "lost", &record->lost);
+    put_transfer(builder, &record->transfer);
+    put_count(builder, "moved", record->moved);
     put_count(builder, "idle_closed", record->idle_closed);
     put_farewell(builder, &record->farewell);
 }
@@ -272,7 +292,7 @@ static void put_event(struct builder *builder, const struct history_record *reco
         put_number(builder, "pid", record->pid);
         put_text(builder, "how", record->how);
         put_text(builder, "state", record->state);
-        put_lost(builder, &record->lost);
+        put_lost(builder, "lost", &record->lost);
         break;
     case HISTORY_MASTER_RESTARTED:
         put_number(builder, "start", record->start);

@@ -81,10 +81,20 @@ struct history_step {
     enum history_step_outcome outcome;
 };
 
-/* Requests that workers which crashed had read and not answered. */
+/* So many were lost: requests that workers which crashed had read and not answered; changes of state. */
 struct history_lost {
     bool known;
     uint64_t count;
+};
+
+/* The state that went to the new generation of an upgrade. */
+struct history_transfer {
+    bool known;                       /* there was some, and the new generation has loaded it */
+    uint64_t records, bytes;          /* that it got */
+    uint64_t kept, dropped;           /* of these, such as it doesn't know */
+    int64_t snapshot_us;              /* until it had loaded them */
+    int64_t pause_us;                 /* from the freeze to the switch; -1: that never came */
+    struct history_lost changes_lost; /* that it had made, by the roll-back */
 };
 
 /* One side of an upgrade: what its workers called themselves; argv[0], and where it was found. */
@@ -146,6 +156,8 @@ struct history_record {
     struct history_lost lost; /* upgrade: by these; crash */
     uint64_t idle_closed;
     struct history_farewell farewell;
+    struct history_transfer transfer; /* upgrade */
+    uint64_t moved;      /* upgrade: connections that the new generation took over from older ones */
     uint64_t generation; /* crash, restart, recycle */
     uint64_t workers;    /* restart: so many were replaced */
     int64_t worker;      /* crash, recycle: its index */

@@ -89,6 +89,17 @@ static json_t *get_list(struct reader *reader, const char *key, size_t most)
     return NULL;
 }
 
+/* A time in milliseconds, which must be there. */
+static void get_ms(struct reader *reader, const char *key, int64_t *ret_us)
+{
+    json_t *ms = json_object_get(reader->object, key);
+    double value = json_number_value(ms);
+    if (!json_is_number(ms) || !(value >= 0 && value < 1e12))
+        wrong(reader, key);
+    else
+        *ret_us = llround(value * 1000);
+}
+
 /* Name and time of an element of the list of that key. */
 static void get_timed(struct reader *inner, char *ret_name, size_t size, int64_t *ret_us)
 {
@@ -97,12 +108,9 @@ static void get_timed(struct reader *inner, char *ret_name, size_t size, int64_t
         return;
     }
     get_text(inner, "name", ret_name, size);
-    json_t *ms = json_object_get(inner->object, "ms");
-    double value = json_number_value(ms);
-    if (!json_is_number(ms) || !*ret_name || !(value >= 0 && value < 1e12))
-        wrong(inner, "ms");
-    else
-        *ret_us = llround(value * 1000);
+    if (!*ret_name)
+        wrong(inner, "name");
+    get_ms(inner, "ms", ret_us);
 }
 
 static void get_phases(struct reader *reader, struct history_record *record)
@@ -155,12 +163,39 @@ static void get_steps(struct reader *reader, struct history_record *record)
     }
 }
 
-static void get_lost(struct reader *reader, struct history_lost *lost)
+static bool is_known(const struct reader *reader, const char *key)
 {
-    json_t *value = json_object_get(reader->object, "lost");
-    lost->known = value && !json_is_null(value);
+    json_t *value = json_object_get(reader->object, key);
+    return value && !json_is_null(value);
+}
+
+static void get_lost(struct reader *reader, const char *key, struct history_lost *lost)
+{
+    lost->known = is_known(reader, key);
     if (lost->known)
-        get_count(reader, "lost", &lost->count);
+        get_count(reader, key, &lost->count);
+}
+
+/* Absent in lines that are older than that. */
+static void get_transfer(struct reader *reader, struct history_transfer *transfer)
+{
+    if (!is_known(reader, "transfer"))
+        return;
+    struct reader inner = inside(reader, "transfer");
+    transfer->known = inner.object != NULL;
+    if (!transfer->known)
+        return;
+    get_count(&inner, "records", &transfer->records);
+    get_count(&inner, "bytes", &transfer->bytes);
+    get_count(&inner, "kept", &transfer->kept);
+    get_count(&inner, "dropped", &transfer->dropped);
+    get_ms(&inner, "snapshot_ms", &transfer->snapshot_us);
+    transfer->pause_us = -1;
+    if (is_known(&inner, "pause_ms"))
+        get_ms(&inner, "pause_ms", &transfer->pause_us);
+    get_lost(&inner, "changes_lost", &transfer->changes_lost);
+    if (inner.key)
+        wrong(reader, "transfer");
 }
 
 static void get_flag(struct reader *reader, const char *key, bool *ret)
@@ -233,6 +268,8 @@ static void get_upgrade(struct reader *reader, struct history_record *record)
     get_steps(reader, record);
     get_flag(reader, "cut", &record->cut);
     get_count(reader, "crashes", &record->crashes);
+    get_transfer(reader, &record->transfer);
+    get_count(reader, "moved", &record->moved);
     get_count(reader, "idle_closed", &record->idle_closed);
     get_farewell(reader, &record->farewell);
 }
@@ -251,7 +288,7 @@ static void get_fields(struct reader *reader, struct history_record *record)
     get_number(reader, "start", &record->start);
     get_number(reader, "code", &record->code);
     get_upgrade(reader, record);
-    get_lost(reader, &record->lost);
+    get_lost(reader, "lost", &record->lost);
     get_count(reader, "generation", &record->generation);
     get_count(reader, "workers", &record->workers);
     get_number(reader, "worker", &record->worker);

@@ -89,8 +89,10 @@ static int receive(struct keeper_link *link, Gapless__Keeper__Keeper **ret_messa
         ProtobufCMessage *message = NULL;
         struct fd_list fds = {.count = 0};
         int r = channel_receive(link->channel, &gapless__keeper__keeper__descriptor, &message, &fds, error);
-        if (r <= 0)
+        if (r <= 0) {
+            protobuf_c_message_free_unpacked(message, NULL); /* of an incomplete one */
             return r;
+        }
         Gapless__Keeper__Keeper *keeper = (Gapless__Keeper__Keeper *)message;
         if (keeper->body_case != GAPLESS__KEEPER__KEEPER__BODY__NOT_SET) {
             *ret_message = keeper;

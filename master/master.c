@@ -126,7 +126,7 @@ static void on_settle(evutil_socket_t fd, short what, void *ctx)
     free_removed(master);
     path_guard_look(master->path_guard);
     master_announce(master);
-    master_save(master);
+    vaulting_saved(master, master_save(master));
     history_saved(master->history);
     end_if_all_have(master);
 }
@@ -404,6 +404,7 @@ static int start_again(struct master *master, struct keeper_entry *state, struct
     r = open_admin(master, error);
     if (r < 0)
         return r;
+    vaulting_drop_unknown(master);
     drop_unknown(master);
     tell_restored_exits(master);
     for (struct service *service = master->services; service; service = service->next)

@@ -60,6 +60,7 @@ struct master {
     struct history_who stopped_by;
     char stop_reason[64];
     bool ended;
+    bool vault_waits; /* a worker waits until what it has put or dropped is safe (vaulting.h) */
     struct event *keeper_read;
     struct event *keeper_write;
     struct event *settle;   /* active while something has changed: master_changed() */
@@ -76,12 +77,13 @@ int master_main(int channel_fd, int run_argc, char *const run_argv[]);
  */
 void master_changed(struct master *master);
 
-/* Saves the state now: before something happens that a later master could not find out. */
-void master_save(struct master *master);
+/* Saves the state now: before something happens that a later master could not find out. 0, or -errno where it
+ * is not saved, as is logged. */
+int master_save(struct master *master);
 
 /* Puts and drops entries of the keeper's store. Failures are logged: the keeper is gone or stuck, and the
- * master ends. */
-void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
+ * master ends. master_store() gives 0 or -errno. */
+int master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
 void master_forget(struct master *master, const char *name);
 
 /* Keeps what the steering has made since. */

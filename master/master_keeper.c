@@ -52,10 +52,12 @@ void master_keeper_sent(struct master *master, int r, const struct error *error)
         event_add(master->keeper_write, NULL);
 }
 
-void master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
+int master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
 {
     struct error error = {.code = 0};
-    master_keeper_sent(master, keeper_link_put(master->keeper, name, pid, fds, fd_count, &error), &error);
+    int r = keeper_link_put(master->keeper, name, pid, fds, fd_count, &error);
+    master_keeper_sent(master, r, &error);
+    return r;
 }
 
 void master_forget(struct master *master, const char *name)
@@ -70,15 +72,15 @@ void master_notify(struct master *master, const char *text)
     master_keeper_sent(master, keeper_link_notify(master->keeper, text, &error), &error);
 }
 
-void master_save(struct master *master)
+int master_save(struct master *master)
 {
     struct error error = {.code = 0};
     CLEANUP_FD int fd = state_save(master, &error);
-    if (fd < 0)
-        log_event(LOG_ERROR, "the state is not saved: a restarted master would not know of the last change",
-            LOG_S("reason", error.message));
-    else
-        master_store(master, "state", 0, &fd, 1);
+    if (fd >= 0)
+        return master_store(master, "state", 0, &fd, 1);
+    log_event(LOG_ERROR, "the state is not saved: a restarted master would not know of the last change",
+        LOG_S("reason", error.message));
+    return fd;
 }
 
 static struct worker *find_worker(const struct master *master, const char *name)
@@ -162,6 +164,8 @@ static void on_keeper_writable(evutil_socket_t fd, short what, void *ctx)
     struct master *master = ctx;
     struct error error = {.code = 0};
     master_keeper_sent(master, keeper_link_flush(master->keeper, &error), &error);
+    if (master->vault_waits && !keeper_link_wants_write(master->keeper))
+        master_changed(master);
 }
 
 /* One worker that has exited, by its pidfd; without the keeper nobody says how. */

@@ -25,7 +25,7 @@ struct native_count {
     const struct counters *page;
 };
 
-static int make_file(struct error *error)
+static int make_file(unsigned version, struct error *error)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     CLEANUP_FD int fd = memfd_create("gapless-counters", flags | MFD_NOEXEC_SEAL);
@@ -34,7 +34,7 @@ static int make_file(struct error *error)
     if (fd < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot make a memory file for a worker's counts");
     const struct counters begin = {
-        .magic = COUNTERS_MAGIC, .version = COUNTERS_VERSION, .size = sizeof(struct counters)};
+        .magic = COUNTERS_MAGIC, .version = (uint16_t)version, .size = (uint16_t)counters_size(version)};
     if (ftruncate(fd, COUNTERS_PAGE) < 0 || pwrite(fd, &begin, sizeof begin, 0) != sizeof begin ||
         fcntl(fd, F_ADD_SEALS, SIZE_SEALS | F_SEAL_SEAL) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot fill a memory file for a worker's counts");
@@ -64,9 +64,9 @@ int native_count_adopt(int fd, struct native_count **ret_count, struct error *er
     return 0;
 }
 
-int native_count_create(struct native_count **ret_count, int *ret_fd, struct error *error)
+int native_count_create(unsigned version, struct native_count **ret_count, int *ret_fd, struct error *error)
 {
-    CLEANUP_FD int fd = make_file(error);
+    CLEANUP_FD int fd = make_file(version, error);
     if (fd < 0)
         return fd;
     int r = native_count_adopt(fd, ret_count, error);
@@ -89,6 +89,7 @@ static void copy(const struct counters *page, struct counters *ret)
     ret->requests_begun = __atomic_load_n(&page->requests_begun, __ATOMIC_ACQUIRE);
     ret->bytes_in = __atomic_load_n(&page->bytes_in, __ATOMIC_ACQUIRE);
     ret->bytes_out = __atomic_load_n(&page->bytes_out, __ATOMIC_ACQUIRE);
+    ret->changes = __atomic_load_n(&page->changes, __ATOMIC_ACQUIRE);
     /* Last, so that a miscount among what was just read is not missed. */
     ret->miscounted = __atomic_load_n(&page->miscounted, __ATOMIC_ACQUIRE);
 }
@@ -103,7 +104,7 @@ void native_count_read(const struct native_count *count, struct native_numbers *
     struct counters c;
     copy(count->page, &c);
     *ret_numbers = (struct native_numbers){.has_connections = false};
-    if (c.magic != COUNTERS_MAGIC || c.version != COUNTERS_VERSION || c.size != sizeof c)
+    if (c.magic != COUNTERS_MAGIC || !c.size || c.size != counters_size(c.version))
         return;
     uint32_t known = c.kinds & ~c.miscounted;
     if ((known & COUNTERS_CONNECTIONS) && is_possible(c.connections_opened, c.connections_closed)) {
@@ -119,6 +120,10 @@ void native_count_read(const struct native_count *count, struct native_numbers *
         ret_numbers->has_bytes = true;
         ret_numbers->bytes_in = c.bytes_in;
         ret_numbers->bytes_out = c.bytes_out;
+    }
+    if (c.version > 1 && (known & COUNTERS_CHANGES) && c.changes <= INT64_MAX) {
+        ret_numbers->has_changes = true;
+        ret_numbers->changes = c.changes;
     }
 }
 

@@ -33,11 +33,13 @@ struct native_numbers {
     bool has_bytes;
     uint64_t bytes_in; /* since the process started, as the server sees them: inside TLS */
     uint64_t bytes_out;
+    bool has_changes;
+    uint64_t changes; /* of records of its state, while it owned it */
 };
 
-/* Makes a page that counts nothing yet. *ret_fd, for the worker, is close-on-exec and the caller's to close;
- * the mapping doesn't need it. 0; -EMFILE, -ENFILE, -ENOMEM. */
-int native_count_create(struct native_count **ret_count, int *ret_fd, struct error *error);
+/* Makes a page of that layout, 1 to COUNTERS_VERSION, that counts nothing yet. *ret_fd, for the worker, is
+ * close-on-exec and the caller's to close; the mapping doesn't need it. 0; -EMFILE, -ENFILE, -ENOMEM. */
+int native_count_create(unsigned version, struct native_count **ret_count, int *ret_fd, struct error *error);
 
 /* Maps a page that an earlier master made; fd is lent. -EBADMSG: it isn't such a page. */
 int native_count_adopt(int fd, struct native_count **ret_count, struct error *error);

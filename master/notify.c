@@ -47,7 +47,17 @@ static void take_line(struct notify_message *message, const char *line, size_t l
         message->watchdog = true;
     else if (line_is(line, length, "WATCHDOG=trigger"))
         message->trigger = true;
-    else if (line_begins(line, length, "WATCHDOG_USEC=", &value))
+    else if (line_is(line, length, "FDSTORE=1"))
+        message->fdstore = true;
+    else if (line_is(line, length, "FDSTOREREMOVE=1"))
+        message->fdstoreremove = true;
+    else if (line_is(line, length, "FDPOLL=0"))
+        message->fdpoll_off = true;
+    else if (line_begins(line, length, "FDNAME=", &value)) {
+        if (!message->has_fdname)
+            snprintf(message->fdname, sizeof message->fdname, "%.*s", (int)(line + length - value), value);
+        message->has_fdname = true;
+    } else if (line_begins(line, length, "WATCHDOG_USEC=", &value))
         message->has_watchdog_usec =
             take_number(value, (size_t)(line + length - value), &message->watchdog_usec);
     else if (line_begins(line, length, "STATUS=", &value))

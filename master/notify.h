@@ -23,6 +23,11 @@ struct notify_message {
     bool has_watchdog_usec;
     uint64_t watchdog_usec; /* WATCHDOG_USEC=, 0: none any more; what is no number isn't there */
     int errno_value;        /* ERRNO=, 0 where there is none */
+    bool fdstore;           /* FDSTORE=1 */
+    bool fdstoreremove;     /* FDSTOREREMOVE=1 */
+    bool fdpoll_off;        /* FDPOLL=0 */
+    bool has_fdname;        /* FDNAME=; the first one counts */
+    char fdname[257];       /* one longer than a name may be, and cut there: too long all the same */
     char status[256];       /* STATUS=, cut to fit; "" where there is none */
 };
 

@@ -67,7 +67,9 @@ static bool can_be_seen_drained(const struct generation *generation)
 bool replace_is_possible(const struct generation *generation, const char **ret_reason)
 {
     *ret_reason = NULL;
-    if (generation->settings->ready_probe)
+    if (transfer_has_state(generation))
+        *ret_reason = "a worker has state, which goes to the next generation's alone";
+    else if (generation->settings->ready_probe)
         *ret_reason = "ready.probe is answered by whoever serves: it can't tell that one worker is ready";
     else if (has_datagrams(generation))
         *ret_reason = "datagrams of a flow would come to another process";

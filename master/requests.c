@@ -31,6 +31,15 @@ static void on_status(void *ctx, struct admin_request *request)
     arena_done(&arena);
 }
 
+/* What a verb asks for of one service, or of all. */
+struct wish {
+    const char *verb, *service;
+    struct config *config; /* a dry run's, lent; or NULL */
+    bool no_wait;
+    bool force; /* a rollback's */
+    void (*begin)(struct waiter *waiter, struct service *service, const struct wish *wish);
+};
+
 static int code_of(const struct error *error)
 {
     return error->code == EBUSY ? CODE_REFUSED : CODE_FAILED;
@@ -44,6 +53,14 @@ static void refuse(struct waiter *waiter, struct service *service, const struct 
     waiter_settle(waiter, service->name, code_of(error), error->message);
 }
 
+static struct awaited **link_to(struct waiter *waiter, const struct awaited *awaited)
+{
+    struct awaited **link = &waiter->awaited;
+    while (*link && *link != awaited)
+        link = &(*link)->next;
+    return link;
+}
+
 /* Begins the upgrade of one service. The waiter waits before it begins: a new version may fail at once. */
 static void begin(struct waiter *waiter, struct service *service, enum history_kind kind)
 {
@@ -53,19 +70,17 @@ static void begin(struct waiter *waiter, struct service *service, enum history_k
         waiter_await(waiter, service, AWAITS_UPGRADE, service->last_generation + 1);
     if (!awaited || service_upgrade(service, kind, &who, &error) == 0)
         return;
-    struct awaited **link = waiter_find(waiter, service, awaited->generation, awaited->generation);
-    if (link)
-        waiter_forget(link);
+    waiter_forget(link_to(waiter, awaited));
     refuse(waiter, service, &error);
 }
 
-static void begin_upgrade(struct waiter *waiter, struct service *service, struct config *config)
+static void begin_upgrade(struct waiter *waiter, struct service *service, const struct wish *wish)
 {
     begin(waiter, service, HISTORY_KIND_UPGRADE);
 }
 
 /* In the midst of an upgrade the old generation takes over again; else the version before comes back. */
-static void begin_rollback(struct waiter *waiter, struct service *service, struct config *config)
+static void begin_rollback(struct waiter *waiter, struct service *service, const struct wish *wish)
 {
     struct error error = {.code = 0};
     struct history_who who = history_peer(waiter->uid, waiter->pid);
@@ -73,22 +88,18 @@ static void begin_rollback(struct waiter *waiter, struct service *service, struc
         begin(waiter, service, HISTORY_KIND_ROLLBACK);
         return;
     }
+    const struct awaited *awaited = NULL;
     if (upgrade_can_go_back(&service->upgrade) &&
-        !waiter_await(waiter, service, AWAITS_WAY_BACK, service->transaction.to))
+        !(awaited = waiter_await(waiter, service, AWAITS_WAY_BACK, service->transaction.to)))
         return;
-    if (service_go_back(service, &who, &error) < 0)
-        refuse(waiter, service, &error);
+    if (service_go_back(service, wish->force, &who, &error) == 0)
+        return;
+    if (awaited)
+        waiter_forget(link_to(waiter, awaited));
+    refuse(waiter, service, &error);
 }
 
 /* ── restart ── */
-
-static struct awaited **link_to(struct waiter *waiter, const struct awaited *awaited)
-{
-    struct awaited **link = &waiter->awaited;
-    while (*link && *link != awaited)
-        link = &(*link)->next;
-    return link;
-}
 
 static void on_found(void *ctx, enum validate_kind kind, const char *text)
 {
@@ -130,7 +141,7 @@ static void on_validated(void *ctx, const struct error *failure)
 
 /* Worker by worker, once it is known that the version can be started again; or all at once by a new
  * generation of the same version. */
-static void begin_restart(struct waiter *waiter, struct service *service, struct config *config)
+static void begin_restart(struct waiter *waiter, struct service *service, const struct wish *wish)
 {
     struct error error = {.code = 0};
     const char *reason = "";
@@ -196,14 +207,14 @@ static void on_dry_done(void *ctx, const struct error *failure)
     waiter_answer(master, waiter);
 }
 
-static void begin_dry_run(struct waiter *waiter, struct service *service, struct config *config)
+static void begin_dry_run(struct waiter *waiter, struct service *service, const struct wish *wish)
 {
     struct error error = {.code = 0};
     struct awaited *awaited = waiter_await(waiter, service, AWAITS_UPGRADE, 0);
     if (!awaited)
         return;
     struct dry_run_request request = {
-        .service = service, .config = config, .line = on_dry_line, .done = on_dry_done, .ctx = awaited};
+        .service = service, .config = wish->config, .line = on_dry_line, .done = on_dry_done, .ctx = awaited};
     awaited->dry_run = dry_run_start(&request, &error);
     if (awaited->dry_run)
         return;
@@ -254,14 +265,6 @@ static void waiter_begun(struct master *master, struct waiter *waiter, bool no_w
     waiter_answer(master, waiter);
 }
 
-/* What a verb asks for of one service, or of all. */
-struct wish {
-    const char *verb, *service;
-    struct config *config; /* a dry run's, lent; or NULL */
-    bool no_wait;
-    void (*begin)(struct waiter *waiter, struct service *service, struct config *config);
-};
-
 static void carry_out(struct master *master, struct admin_request *request, const struct wish *wish)
 {
     struct waiter *waiter = waiter_begin(master, request);
@@ -272,7 +275,7 @@ static void carry_out(struct master *master, struct admin_request *request, cons
     for (struct service *service = one ? one : master->services; service;
          service = one ? NULL : service->next)
         if (!service->removed)
-            wish->begin(waiter, service, wish->config);
+            wish->begin(waiter, service, wish);
     waiter_begun(master, waiter, wish->no_wait);
 }
 
@@ -327,6 +330,7 @@ static void on_rollback(
     struct wish wish = {.verb = "rollback",
         .service = rollback->service,
         .no_wait = rollback->no_wait,
+        .force = rollback->force,
         .begin = begin_rollback};
     if (!is_there(ctx, request, rollback->service))
         return;

@@ -5,10 +5,12 @@
 #include "master/capture/capture.h"
 #include "master/health.h"
 #include "master/history_events.h"
+#include "master/history_words.h"
 #include "master/keepalive.h"
 #include "master/limits.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/moving.h"
 #include "master/pinning.h"
 #include "master/requests.h"
 #include "master/retire_steps.h"
@@ -31,6 +33,7 @@ struct service *service_new(struct master *master, const char *name)
     }
     service->master = master;
     service->transaction.service = service;
+    vaulting_init(&service->vaulting);
     return service;
 }
 
@@ -43,6 +46,7 @@ void service_free(struct service *service)
 {
     if (!service)
         return;
+    moving_free(service);
     transaction_clear(&service->transaction); /* it looks at its generations */
     for (struct generation *generation = service->generations, *next; generation; generation = next) {
         next = generation->next;
@@ -51,6 +55,7 @@ void service_free(struct service *service)
     generation_free(service->previous);
     retire_steps_free(service);
     history_stories_free(service);
+    vaulting_done(&service->vaulting);
     free(service->name);
     free(service);
 }
@@ -162,6 +167,8 @@ static void remove_generation(struct service *service, struct generation *genera
             *link = generation->next;
             break;
         }
+    if (!service->generations)
+        vaulting_drop_all(service);
     master_changed(service->master);
     if (generation->id == service->previous_id && !service_is_stopping(service)) {
         generation_retire(generation);
@@ -285,15 +292,18 @@ int service_upgrade(
     return 0;
 }
 
-int service_go_back(struct service *service, const struct history_who *who, struct error *error)
+int service_go_back(struct service *service, bool force, const struct history_who *who, struct error *error)
 {
     struct error why;
     if (!upgrade_can_go_back(&service->upgrade))
         return refused(service, error);
+    int r = force ? 0 : transfer_may_return(service, error);
+    if (r < 0)
+        return r;
     if (service->upgrade.again)
         log_event(LOG_INFO, "the remembered upgrade is dropped with the one that is rolled back",
             LOG_S("service", service->name));
-    error_set(&why, ECANCELED, BLAME_USER, "gapless rollback");
+    error_set(&why, ECANCELED, BLAME_USER, "gapless rollback%s", force ? " --force" : "");
     service->transaction.back_by = *who;
     transaction_event(service, UPGRADE_BACK, &why);
     return 0;
@@ -352,6 +362,7 @@ void service_resume(struct service *service)
         check_ready(generation);
     }
     transaction_resume(service);
+    moving_resume(service);
     for (struct generation *generation = service->generations; generation; generation = generation->next)
         for (struct worker *worker = generation->workers; worker; worker = worker->next)
             capture_resume(worker);
@@ -369,6 +380,7 @@ void service_worker_ready(struct worker *worker)
     struct service *service = generation->service;
     if (worker->version)
         snprintf(generation->version, sizeof generation->version, "%s", worker->version);
+    moving_look(service);
     /* Said once, and heard: a later master must know it. */
     master_save(service->master);
     log_event(LOG_INFO, "worker ready", LOG_S("service", service->name), LOG_U("generation", generation->id),
@@ -447,7 +459,7 @@ static void start_again(struct worker *worker)
 /* What its clients may have seen of its end, for those who wait for the upgrade. */
 static void tell_of_clients(struct service *service, const struct generation *generation)
 {
-    char idle[64] = "", unhelped[64] = "", text[256];
+    char moved[80] = "", idle[64] = "", unhelped[64] = "", text[256];
     const uint64_t *counts = generation->farewell.counts;
     uint64_t unchanged = counts[HISTORY_NOT_HTTP] + counts[HISTORY_TOO_LONG] + counts[HISTORY_IN_DOUBT];
     if (generation->idle_closed)
@@ -456,17 +468,20 @@ static void tell_of_clients(struct service *service, const struct generation *ge
     if (unchanged)
         snprintf(unhelped, sizeof unhelped, "%" PRIu64 " answer%s could not say close", unchanged,
             unchanged == 1 ? "" : "s");
-    if (!*idle && !*unhelped)
+    if (generation->moved)
+        snprintf(moved, sizeof moved, "%.50s moved", history_counted(generation->moved, "connection").text);
+    if (!*moved && !*idle && !*unhelped)
         return;
-    snprintf(text, sizeof text, "generation %" PRIu64 " has ended; %s%s%s", generation->id, idle,
-        *idle && *unhelped ? ", " : "", unhelped);
+    snprintf(text, sizeof text, "generation %" PRIu64 " has ended; %s%s%s%s%s", generation->id, moved,
+        *moved && *idle ? ", " : "", idle, (*moved || *idle) && *unhelped ? ", " : "", unhelped);
     requests_retired(service, generation->id, text);
 }
 
 static void generation_gone(struct service *service, struct generation *generation)
 {
     log_event(LOG_INFO, "generation ended", LOG_S("service", service->name),
-        LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed));
+        LOG_U("generation", generation->id), LOG_U("idle_closed", generation->idle_closed),
+        LOG_U("moved", generation->moved));
     tell_of_clients(service, generation);
     history_generation_gone(service, generation);
     remove_generation(service, generation);
@@ -517,6 +532,8 @@ void service_worker_gone(struct worker *worker)
     struct service *service = generation->service;
     if (worker->id)
         service->exit_code = worker->exit_code;
+    moving_lost(worker);
+    transfer_lost(worker, &worker->failure);
     if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished &&
         is_hopeless(generation, worker)) {
         /* A signal that ended it was the master's own. */
@@ -532,7 +549,8 @@ void service_worker_gone(struct worker *worker)
     generation_remove(generation, worker);
     if (generation_is_empty(generation) && generation->state == GENERATION_DRAINING)
         generation_gone(service, generation);
-    else if (generation_is_empty(generation) && generation->state == GENERATION_ACTIVE)
+    else if (generation_is_empty(generation) && generation->state == GENERATION_ACTIVE &&
+             service->upgrade.state != UPGRADE_RETURNING)
         finish(service);
     else
         limits_changed(generation);

@@ -13,6 +13,7 @@
 #include "master/history_events.h"
 #include "master/transaction.h"
 #include "master/upgrade.h"
+#include "master/vaulting.h"
 
 struct master;
 
@@ -21,6 +22,7 @@ struct service {
     struct master *master;
     char *name;
     struct generation *generations; /* oldest first */
+    struct moving *moving;          /* connections on their way (moving.h) */
     uint64_t last_generation;
     struct upgrade upgrade;
     struct transaction transaction; /* of the upgrade that is under way */
@@ -34,6 +36,7 @@ struct service {
     struct error upgrade_failure;      /* of the last upgrade, code 0: it went well */
     struct upgrade_story *stories;     /* of upgrades that haven't ended: history_events.h */
     struct history_who asked_by;       /* who asked for the last upgrade, or the one that is remembered */
+    struct vaulting vaulting;          /* what its workers keep outside themselves */
     bool removed;                      /* the configuration doesn't have it any more */
     bool finished;                     /* nothing of it is to be started again */
     int exit_code;                     /* of the last worker that ended */
@@ -73,9 +76,9 @@ int service_upgrade(
 /* Whether one could begin now. 0, or -EBUSY with the reason. */
 int service_may_upgrade(const struct service *service, struct error *error);
 
-/* The old generation is wanted back, in the midst of an upgrade. 0, or -EBUSY: there is none, or it is too
- * late for that. */
-int service_go_back(struct service *service, const struct history_who *who, struct error *error);
+/* The old generation is wanted back, in the midst of an upgrade. 0, or -EBUSY: there is none, it is too late
+ * for that, or, where that isn't forced, changes of the state would be lost. */
+int service_go_back(struct service *service, bool force, const struct history_who *who, struct error *error);
 
 /* An upgrade by SIGHUP: remembered once where it can't begin now; the outcome goes to the log. */
 void service_hangup(struct service *service, const struct history_who *who);

@@ -81,28 +81,46 @@ static int move_up(int *fd, int first_free, struct error *error)
     return 0;
 }
 
+/* Puts sources[i] in its place. One that is there, and has its turn later, goes out of the way; the number
+ * that is left is free then: near the limit of open files there is no room for all of them twice. */
+static int place(int *sources, unsigned i, unsigned count, struct error *error)
+{
+    int from = sources[i], to = ACTIVATION_FIRST_FD + (int)i;
+    if (from == to) {
+        fcntl(to, F_SETFD, 0);
+        return 0;
+    }
+    for (unsigned j = i + 1; j < count; j++)
+        if (sources[j] == to) {
+            int r = move_up(&sources[j], ACTIVATION_FIRST_FD + (int)count, error);
+            if (r < 0)
+                return r;
+        }
+    if (dup2(from, to) < 0)
+        return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", from);
+    close(from);
+    return 0;
+}
+
 /* Puts the listed descriptors at 3, 4, …, the start socket and the pin's behind them, and marks all else
- * close-on-exec. Goes by way of high numbers, since sources and targets may overlap. */
+ * close-on-exec. */
 static int place_descriptors(
     const struct spawn_request *request, int *start_fd, struct pin *pin, struct error *error)
 {
     int first_free = ACTIVATION_FIRST_FD + (int)request->fd_count;
-    int *high = calloc(request->fd_count + 1, sizeof *high);
-    if (!high)
+    int *sources = calloc(request->fd_count + 1, sizeof *sources);
+    if (!sources)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    for (unsigned i = 0; i < request->fd_count; i++)
+        sources[i] = request->fds[i];
     int r = move_up(start_fd, first_free, error);
     for (int i = 0; r == 0 && request->pin && i < PIN_PLACE_COUNT; i++)
         r = move_up(&pin->fds[i], first_free, error);
-    for (unsigned i = 0; r == 0 && i < request->fd_count; i++) {
-        high[i] = request->fds[i];
-        r = move_up(&high[i], first_free, error);
-    }
+    for (unsigned i = 0; r == 0 && i < request->fd_count; i++)
+        r = place(sources, i, request->fd_count, error);
+    free(sources);
     if (r < 0)
         return r;
-    for (unsigned i = 0; i < request->fd_count; i++)
-        if (dup2(high[i], ACTIVATION_FIRST_FD + (int)i) < 0)
-            return error_errno(error, errno, BLAME_SYSTEM, "cannot pass descriptor %d on", request->fds[i]);
-    free(high);
     /* Linux 5.11; without it every descriptor of ours is close-on-exec all the same. */
     close_range((unsigned)first_free, UINT_MAX, CLOSE_RANGE_CLOEXEC);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);

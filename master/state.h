@@ -14,7 +14,7 @@ struct config;
 struct master;
 
 /* Of what is written; another one is refused. */
-#define STATE_FORMAT 4
+#define STATE_FORMAT 5
 
 /* A memfd with the whole state, or -errno. */
 int state_save(const struct master *master, struct error *error);

@@ -127,6 +127,38 @@ static void restore_steps(struct history_record *record, const Gapless__State__S
     record->cut = from->cut;
 }
 
+static Gapless__State__Transferred *save_transfer(
+    struct arena *arena, const struct history_transfer *transfer)
+{
+    Gapless__State__Transferred *ret = transfer->known ? arena_take(arena, 1, sizeof *ret) : NULL;
+    if (!ret)
+        return NULL;
+    gapless__state__transferred__init(ret);
+    ret->records = transfer->records;
+    ret->bytes = transfer->bytes;
+    ret->kept = transfer->kept;
+    ret->dropped = transfer->dropped;
+    ret->snapshot_us = transfer->snapshot_us;
+    ret->pause_us = transfer->pause_us;
+    ret->changes_lost_known = transfer->changes_lost.known;
+    ret->changes_lost = transfer->changes_lost.count;
+    return ret;
+}
+
+static void restore_transfer(struct history_transfer *transfer, const Gapless__State__Transferred *from)
+{
+    if (!from)
+        return;
+    *transfer = (struct history_transfer){.known = true,
+        .records = from->records,
+        .bytes = from->bytes,
+        .kept = from->kept,
+        .dropped = from->dropped,
+        .snapshot_us = from->snapshot_us,
+        .pause_us = from->pause_us,
+        .changes_lost = {.known = from->changes_lost_known, .count = from->changes_lost}};
+}
+
 static void save_story(struct arena *arena, const struct upgrade_story *story, Gapless__State__Story *ret)
 {
     const struct history_record *record = &story->record;
@@ -145,6 +177,8 @@ static void save_story(struct arena *arena, const struct upgrade_story *story, G
     ret->lost = record->lost.count;
     ret->idle_closed = record->idle_closed;
     state_save_farewell(arena, &record->farewell, &ret->n_farewell, &ret->farewell);
+    ret->transfer = save_transfer(arena, &record->transfer);
+    ret->moved = record->moved;
     ret->since_us = story->since_us;
     ret->committed = story->committed;
 }
@@ -184,6 +218,8 @@ static void restore_story(
     record->lost = (struct history_lost){.known = from->lost_known, .count = from->lost};
     record->idle_closed = from->idle_closed;
     state_restore_farewell(&record->farewell, from->n_farewell, from->farewell);
+    restore_transfer(&record->transfer, from->transfer);
+    record->moved = from->moved;
     story->since_us = from->since_us;
     story->committed = from->committed;
 }

@@ -6,6 +6,7 @@
 #include "master/arena.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/handover.h"
 #include "master/keepalive.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -314,6 +315,13 @@ static int restore_worker(
     worker->successor = from->successor;
     worker->replace = from->replace;
     worker->draining_ms = from->draining_ms;
+    worker->awaits_state = from->awaits_state;
+    if (from->description.len && handover_restore(worker, &from->description) == 0) {
+        worker->handover->transfer = from->transfer;
+        worker->handover->place = from->transfer_place;
+        worker->handover->said = from->transfer_said;
+        worker->handover->released = from->transfer_released;
+    }
     if (from->uncaptured && *from->uncaptured)
         error_set(&worker->uncaptured, EOPNOTSUPP, BLAME_SYSTEM, "%s", from->uncaptured);
     if (entry) {
@@ -360,6 +368,7 @@ static int restore_version(struct service *service, const Gapless__State__Genera
     generation->restarting = from->restarting;
     generation->serves = from->serves;
     generation->idle_closed = from->idle_closed;
+    generation->moved = from->moved;
     pinning_restore(generation, from->pin);
     state_restore_farewell(&generation->farewell, from->n_farewell, from->farewell);
     *ret_generation = generation;
@@ -425,6 +434,8 @@ static int restore_service(struct master *master, const Gapless__State__Service 
         state_restore_stories(service, from) < 0 ? error_set(error, ENOMEM, BLAME_OURS, "out of memory") : 0;
     for (size_t i = 0; r == 0 && i < from->n_generations; i++)
         r = restore_generation(service, from, from->generations[i], error);
+    if (r == 0)
+        r = vaulting_restore(service, from, error);
     return r < 0 ? r : restore_transaction(service, from, error);
 }
 

@@ -6,6 +6,7 @@
 #include "master/arena.h"
 #include "master/capture/capture.h"
 #include "master/generation.h"
+#include "master/handover.h"
 #include "master/log.h"
 #include "master/master.h"
 #include "master/pinning.h"
@@ -58,6 +59,12 @@ static void save_worker(struct arena *arena, const struct worker *worker, Gaples
     ret->replace = worker->replace;
     ret->draining_ms = worker->draining_ms;
     ret->handed_off = handoff_done(&worker->handoff);
+    ret->description = handover_save(worker);
+    ret->awaits_state = worker->awaits_state;
+    ret->transfer = worker->handover ? worker->handover->transfer : 0;
+    ret->transfer_place = worker->handover ? worker->handover->place : 0;
+    ret->transfer_said = worker->handover ? worker->handover->said : 0;
+    ret->transfer_released = worker->handover ? worker->handover->released : 0;
     ret->released = worker->released;
     ret->captured = worker->capture != NULL;
     ret->uncaptured = (char *)worker->uncaptured.message;
@@ -99,6 +106,7 @@ static void save_generation(
     ret->restarting = generation->restarting;
     ret->serves = generation->serves;
     ret->idle_closed = generation->idle_closed;
+    ret->moved = generation->moved;
     ret->pin = pinning_save(generation, arena);
     state_save_farewell(arena, &generation->farewell, &ret->n_farewell, &ret->farewell);
     ret->endpoints = arena_take(arena, generation->settings->listener_count, sizeof *ret->endpoints);
@@ -223,6 +231,7 @@ static void save_service(struct arena *arena, const struct service *service, Gap
     ret->upgrade_failure = (char *)service->upgrade_failure.message;
     state_save_stories(arena, service, ret);
     save_listeners(arena, service, ret);
+    vaulting_save(service, arena, ret);
     size_t count = 0;
     for (const struct generation *g = service->generations; g; g = g->next)
         count++;

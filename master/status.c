@@ -257,6 +257,17 @@ static void build_upgrade(const struct service *service, Gapless__Admin__Service
     ret->upgrade = upgrade;
 }
 
+static void build_vault(const struct service *service, Gapless__Admin__Service *ret, struct arena *arena)
+{
+    Gapless__Admin__Vault *vault = arena_take(arena, 1, sizeof *vault);
+    if (!vault)
+        return;
+    gapless__admin__vault__init(vault);
+    vault->descriptors = service->vaulting.vault.descriptor_count;
+    vault->bytes = vault_bytes(&service->vaulting.vault);
+    ret->vault = vault;
+}
+
 static Gapless__Admin__Service *build_service(const struct service *service, struct arena *arena)
 {
     Gapless__Admin__Service *ret = arena_take(arena, 1, sizeof *ret);
@@ -278,6 +289,7 @@ static Gapless__Admin__Service *build_service(const struct service *service, str
         ret->generations[ret->n_generations++] = build_generation(g, arena);
     build_keepalive(service, ret, arena);
     build_upgrade(service, ret, arena);
+    build_vault(service, ret, arena);
     return ret;
 }
 

@@ -46,6 +46,7 @@ void transaction_clear(struct transaction *transaction)
     validate_free(transaction->validation);
     smoke_free(transaction->smoke);
     steps_free(transaction->steps);
+    transfer_clear(&transaction->transfer);
     if (transaction->timer)
         event_free(transaction->timer);
     free(transaction->plan.stage_us);
@@ -127,6 +128,7 @@ static enum result abort_it(struct service *service)
     struct transaction *transaction = &service->transaction;
     struct generation *new = transaction_new_generation(service);
     stop_phase(transaction);
+    transfer_abandon(service);
     log_event(LOG_ERROR, "upgrade failed", LOG_S("service", service->name),
         LOG_U("generation", transaction->to),
         LOG_S("phase", upgrade_phase_name(service->upgrade.failed_phase)),
@@ -134,6 +136,14 @@ static enum result abort_it(struct service *service)
     if (new)
         generation_drain(new);
     return undo(transaction);
+}
+
+/* What the new generation has changed goes to the old one first. */
+static enum result give_state_back(struct service *service)
+{
+    stop_phase(&service->transaction);
+    requests_progress(service, service->transaction.to, "return", service->transaction.reason.message);
+    return transfer_return(service);
 }
 
 static enum result roll_back(struct service *service)
@@ -154,6 +164,7 @@ static enum result cancel(struct service *service)
 {
     struct transaction *transaction = &service->transaction;
     stop_phase(transaction);
+    transfer_abandon(service);
     if (service->upgrade.outcome == UPGRADE_COMMITTED)
         return HAS_DONE;
     return undo(transaction);
@@ -208,12 +219,16 @@ static enum result carry_out(struct service *service, unsigned actions)
         {UPGRADE_DO_VALIDATE, transaction_validate},
         {UPGRADE_DO_SPAWN, transaction_spawn},
         {UPGRADE_DO_READY, transaction_ready},
+        {UPGRADE_DO_SNAPSHOT, transfer_snapshot},
         {UPGRADE_DO_SMOKE, transaction_smoke},
         {UPGRADE_DO_SHARE, transaction_share},
+        {UPGRADE_DO_FREEZE, transfer_freeze},
+        {UPGRADE_DO_IMPORT, transfer_import},
         {UPGRADE_DO_SWITCH, transaction_switch},
         {UPGRADE_DO_OBSERVE, transaction_observe},
         {UPGRADE_DO_COMMIT, transaction_commit},
         {UPGRADE_DO_ABORT, abort_it},
+        {UPGRADE_DO_RETURN, give_state_back},
         {UPGRADE_DO_ROLL_BACK, roll_back},
         {UPGRADE_DO_CANCEL, cancel},
     };
@@ -269,20 +284,12 @@ static void set_timer(const struct service *service)
     evtimer_add(transaction->timer, &after);
 }
 
-/* An undo has failed: what there was to say already is said with it. */
-static void note_undo(struct service *service, const struct error *why)
-{
-    struct error *reason = &service->transaction.reason;
-    size_t used = strlen(reason->message);
-    snprintf(reason->message + used, sizeof reason->message - used, "; %s", why->message);
-    requests_progress(service, service->transaction.to, "warning", why->message);
-}
-
 static void note_failure(struct service *service, enum upgrade_event event, const struct error *why)
 {
+    /* An undo has failed: what there was to say already is said with it. */
     if (event == UPGRADE_FAILED && why && upgrade_is_way_back(service->upgrade.state) &&
         service->transaction.reason.code)
-        note_undo(service, why);
+        transaction_adds(service, why->message);
     bool bad = event == UPGRADE_FAILED || event == UPGRADE_BAD || event == UPGRADE_BACK ||
                (event == UPGRADE_STOP && upgrade_can_go_back(&service->upgrade));
     if (bad && why && upgrade_is_running(&service->upgrade) && !service->transaction.reason.code)
@@ -369,6 +376,19 @@ static bool has_other_ready(const struct worker *worker)
     return false;
 }
 
+bool transaction_sends_state(const struct generation *generation)
+{
+    const struct service *service = generation->service;
+    return is_of_new(generation) && service->upgrade.state < UPGRADE_SWITCH &&
+           service->transaction.plan.machine.phases[PHASE_SNAPSHOT];
+}
+
+/* What the worker had is lost with it, unless the old generation goes on. */
+static bool loses_its_state(const struct service *service)
+{
+    return service->transaction.transfer.stage == TRANSFER_GIVEN && service->transaction.transfer.sends_back;
+}
+
 bool transaction_crashed(const struct worker *worker, const struct error *why)
 {
     const struct generation *generation = worker->generation;
@@ -382,7 +402,9 @@ bool transaction_crashed(const struct worker *worker, const struct error *why)
         transaction->crashes++;
         history_upgrade_crash(service, transaction->to, worker->cut_known, worker->cut);
     }
-    if (serves && has_other_ready(worker)) {
+    if (serves && has_other_ready(worker) && loses_its_state(service)) {
+        error_prefix(&bad, "a worker that has state is lost, and the standby has it still");
+    } else if (serves && has_other_ready(worker)) {
         if (transaction->crashes < transaction->settings->observe_crashes)
             return false;
         error_prefix(&bad, "%u crashes since the new version serves, the last one", transaction->crashes);
@@ -392,11 +414,29 @@ bool transaction_crashed(const struct worker *worker, const struct error *why)
     return transaction_event(service, UPGRADE_BAD, &bad);
 }
 
+/* Going back would be a loss that nobody has asked for: it stays, and that is said. */
+static bool stays(struct service *service, const struct error *bad)
+{
+    struct error loss;
+    if (service->transaction.settings->rollback_loss == CONFIG_LOSS_ACCEPT ||
+        transfer_may_return(service, &loss) == 0)
+        return false;
+    log_event(LOG_ERROR, "the new version is bad, and is not rolled back: what it has changed would be lost",
+        LOG_S("service", service->name), LOG_U("generation", service->transaction.to),
+        LOG_S("why_bad", bad->message), LOG_S("why_not", loss.message),
+        LOG_S("by_itself", "with rollback.loss: accept"));
+    requests_progress(service, service->transaction.to, "warning", bad->message);
+    requests_progress(service, service->transaction.to, "warning", loss.message);
+    return true;
+}
+
 bool transaction_unhealthy(const struct generation *generation, const struct error *why)
 {
     struct error bad = *why;
     if (!is_of_new(generation))
         return false;
+    if (stays(generation->service, why))
+        return true;
     error_prefix(&bad, "health.probe failed %u times in a row",
         generation->service->transaction.settings->health_failures);
     return transaction_event(generation->service, UPGRADE_BAD, &bad);
@@ -424,6 +464,7 @@ Gapless__State__Transaction *transaction_save(const struct transaction *transact
     ret->back_by = state_save_who(arena, &transaction->back_by);
     ret->steps_finished = transaction->steps ? steps_finished(transaction->steps) : 0;
     ret->configuration = state_save_config(transaction->config);
+    ret->transfer = transfer_save(&transaction->transfer, arena);
     return ret;
 }
 
@@ -451,6 +492,8 @@ int transaction_restore(
     int r = open_transaction(transaction, config, &error);
     if (r < 0)
         transaction_fails(service, &error);
+    if (from->transfer)
+        transfer_restore(&transaction->transfer, from->transfer);
     if (transaction->steps)
         steps_restore(transaction->steps, from->steps_finished);
     return r == -ENOMEM ? r : 0;

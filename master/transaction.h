@@ -14,6 +14,7 @@
 #include "ipc/state.pb-c.h"
 #include "master/config.h"
 #include "master/history_events.h"
+#include "master/transfer.h"
 #include "master/upgrade.h"
 
 #include <event2/event.h>
@@ -29,6 +30,7 @@ struct worker;
 struct transaction_plan {
     struct upgrade_plan machine;
     int64_t *stage_us;     /* the machine's; free(3) */
+    char no_state[128];    /* why no state is transferred, where the old generation has some */
     char no_way_back[512]; /* why there is no observation, though it was wanted; "": it wasn't, or there is */
 };
 
@@ -44,6 +46,7 @@ struct transaction {
     struct smoke *smoke;           /* the same */
     struct steps *steps;           /* those that were done, and the ones that run */
     struct event *timer;           /* the machine's deadline */
+    struct transfer transfer;      /* of state */
     unsigned crashes;              /* of the new generation's workers since it was ready */
     struct error reason;           /* why it doesn't end well; code 0: it hasn't failed */
     struct history_who back_by;    /* who wanted the way back, if somebody did */
@@ -74,6 +77,9 @@ bool transaction_unhealthy(const struct generation *generation, const struct err
  * failure (BLAME_USER) is what can't be had here. */
 int transaction_plan(const struct generation *old, const struct config_service *settings,
     enum history_kind kind, struct transaction_plan *ret_plan, struct error *error);
+
+/* The generation is the new one of an upgrade, and state is to come to it. */
+bool transaction_sends_state(const struct generation *generation);
 
 /* Why a phase doesn't apply, in words. */
 const char *transaction_why_skipped(

@@ -9,6 +9,7 @@
 #include "master/limits.h"
 #include "master/log.h"
 #include "master/master.h"
+#include "master/moving.h"
 #include "master/pinning.h"
 #include "master/requests.h"
 #include "master/service.h"
@@ -41,6 +42,14 @@ enum result transaction_fails(struct service *service, const struct error *why)
     return HAS_FAILED;
 }
 
+void transaction_adds(struct service *service, const char *text)
+{
+    struct error *reason = &service->transaction.reason;
+    size_t used = strlen(reason->message);
+    snprintf(reason->message + used, sizeof reason->message - used, "%s%s", used ? "; " : "", text);
+    progress(service, "warning", text);
+}
+
 /* ── validate ── */
 
 static void on_found(void *ctx, enum validate_kind kind, const char *text)
@@ -57,7 +66,9 @@ static void on_validated(void *ctx, const struct error *failure)
     struct service *service = ctx;
     validate_free(service->transaction.validation);
     service->transaction.validation = NULL;
-    transaction_event(service, failure ? UPGRADE_FAILED : UPGRADE_DONE, failure);
+    enum result asked = failure ? HAS_FAILED : transfer_ask(service);
+    if (asked != GOES_ON)
+        transaction_event(service, asked == HAS_FAILED ? UPGRADE_FAILED : UPGRADE_DONE, failure);
 }
 
 /* Before anything has happened. */
@@ -191,6 +202,7 @@ enum result transaction_switch(struct service *service)
     log_event(LOG_INFO, "traffic switched", LOG_S("service", service->name), LOG_U("generation", new->id),
         LOG_U("standby", old ? old->id : 0), LOG_I("took_ms", clock_monotonic_ms() - new->started_ms),
         LOG_I("switch_us", switch_us));
+    transfer_give(service);
     progress(service, "switch", NULL);
     master_save(service->master);
     health_begin(new);
@@ -218,6 +230,7 @@ enum result transaction_commit(struct service *service)
     if (service->transaction.kind != HISTORY_KIND_RESTART) /* of the same version */
         service_keep_version(service, old);
     progress(service, "commit", NULL);
+    transfer_settle(service);
     if (!old)
         return HAS_DONE;
     service_close_addresses(old, new);
@@ -242,14 +255,18 @@ void transaction_give_back(struct service *service)
     if (old && generation_is_empty(old) && generation_scale(old) < 0) /* `restart` wanted none again */
         log_event(LOG_ERROR, "out of memory: the old generation has no worker",
             LOG_S("service", service->name), LOG_U("generation", old->id));
-    if (old) {
+    if (old)
         generation_set_state(old, GENERATION_ACTIVE);
+    transfer_take_back(service);
+    if (old) {
         generation_keep_clients(old);
         health_begin(old);
     }
     if (!new)
         return;
     generation_set_state(new, GENERATION_DRAINING);
+    /* What the new one hasn't taken goes back. */
+    moving_look(service);
     master_save(service->master);
     generation_drain(new);
 }

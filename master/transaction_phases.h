@@ -7,12 +7,10 @@
 
 #include "master/transaction.h"
 
-/* GOES_ON: it tells its end by transaction_event(); the others: it has ended already, and of a failure the
- * transaction has the reason. */
-enum result { GOES_ON, HAS_DONE, HAS_FAILED };
-
 /* HAS_FAILED; the reason is the first one. */
 enum result transaction_fails(struct service *service, const struct error *why);
+/* More is to be said of its failure than the first reason: it goes behind that. */
+void transaction_adds(struct service *service, const char *text);
 
 enum result transaction_validate(struct service *service);
 enum result transaction_spawn(struct service *service);

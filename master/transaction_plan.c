@@ -69,6 +69,11 @@ static int check_smoke(
 static int check_canary(
     const struct generation *old, const struct config_service *settings, struct error *error)
 {
+    if (settings->canary_count && settings->state_transfer != CONFIG_TRANSFER_OFF &&
+        transfer_has_writable_state(old))
+        return error_set(error, EOPNOTSUPP, BLAME_USER,
+            "canary: two versions would change the state at the same time; only one that is read-only can be "
+            "shared (state.transfer: off gives the new version none)");
     const struct endpoint *endpoint =
         settings->canary_count ? find_unable(old, settings, STEERING_CAN_SHARE) : NULL;
     return endpoint ? unable(endpoint, "canary: no share of the traffic can be had", error) : 0;
@@ -101,6 +106,8 @@ static void plan_phases(const struct generation *old, const struct config_servic
 {
     for (enum upgrade_phase phase = 0; phase < PHASE_COUNT; phase++)
         plan->phases[phase] = true;
+    bool state = old && settings->state_transfer != CONFIG_TRANSFER_OFF && transfer_has_state(old);
+    plan->phases[PHASE_SNAPSHOT] = plan->phases[PHASE_FREEZE] = plan->phases[PHASE_IMPORT] = state;
     plan->phases[PHASE_SMOKE] = settings->smoke && settings->smoke[0];
     plan->phases[PHASE_CANARY] = old && old->was_ready && plan->stages && kind == HISTORY_KIND_UPGRADE;
     plan->phases[PHASE_OBSERVE] = kind != HISTORY_KIND_RESTART && old && plan->observe_us && back;
@@ -128,6 +135,9 @@ int transaction_plan(const struct generation *old, const struct config_service *
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     plan_steps(settings, &ret_plan->machine);
     plan_phases(old, settings, kind, back, &ret_plan->machine);
+    if (old && settings->state_transfer == CONFIG_TRANSFER_OFF && transfer_has_state(old))
+        snprintf(ret_plan->no_state, sizeof ret_plan->no_state,
+            "state.transfer is off: the new version begins without the state");
     if (!back && settings->observe_ms)
         snprintf(ret_plan->no_way_back, sizeof ret_plan->no_way_back, "%s", no_way_back.message);
     return 0;
@@ -137,6 +147,10 @@ const char *transaction_why_skipped(
     const struct transaction_plan *plan, enum history_kind kind, enum upgrade_phase phase)
 {
     switch (phase) {
+    case PHASE_SNAPSHOT:
+    case PHASE_FREEZE:
+    case PHASE_IMPORT:
+        return *plan->no_state ? plan->no_state : "the old generation has no state to hand over";
     case PHASE_SMOKE:
         return "the service has no smoke tests";
     case PHASE_CANARY:

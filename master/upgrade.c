@@ -68,7 +68,10 @@ static const struct cell table[UPGRADE_STATE_COUNT][UPGRADE_EVENT_COUNT] = {
     LEADS(AFTER_SPAWN, BEFORE_READY, ABORTING),
     LEADS(BEFORE_READY, READY, ABORTING),
     LEADS(READY, AFTER_READY, ABORTING),
-    LEADS(AFTER_READY, BEFORE_SMOKE, ABORTING),
+    LEADS(AFTER_READY, BEFORE_SNAPSHOT, ABORTING),
+    LEADS(BEFORE_SNAPSHOT, SNAPSHOT, ABORTING),
+    LEADS(SNAPSHOT, AFTER_SNAPSHOT, ABORTING),
+    LEADS(AFTER_SNAPSHOT, BEFORE_SMOKE, ABORTING),
     LEADS(BEFORE_SMOKE, SMOKE, ABORTING),
     LEADS(SMOKE, AFTER_SMOKE, ABORTING),
     LEADS(AFTER_SMOKE, BEFORE_CANARY, ABORTING),
@@ -76,15 +79,21 @@ static const struct cell table[UPGRADE_STATE_COUNT][UPGRADE_EVENT_COUNT] = {
     [UPGRADE_CANARY] = {BUSY(CANARY), [UPGRADE_DONE] = TO(AFTER_CANARY), [UPGRADE_FAILED] = TO(ROLLING_BACK),
         [UPGRADE_BAD] = TO(ROLLING_BACK), [UPGRADE_TIME] = TO(CANARY, UPGRADE_DO_SHARE),
         [UPGRADE_BACK] = TO(ROLLING_BACK), [UPGRADE_STOP] = TO(STOPPING)},
-    LEADS(AFTER_CANARY, BEFORE_SWITCH, ROLLING_BACK),
+    LEADS(AFTER_CANARY, BEFORE_FREEZE, ROLLING_BACK),
+    LEADS(BEFORE_FREEZE, FREEZE, ABORTING),
+    LEADS(FREEZE, AFTER_FREEZE, ABORTING),
+    LEADS(AFTER_FREEZE, BEFORE_IMPORT, ABORTING),
+    LEADS(BEFORE_IMPORT, IMPORT, ABORTING),
+    LEADS(IMPORT, AFTER_IMPORT, ABORTING),
+    LEADS(AFTER_IMPORT, BEFORE_SWITCH, ABORTING),
     LEADS(BEFORE_SWITCH, SWITCH, ABORTING),
     LEADS(SWITCH, AFTER_SWITCH, ROLLING_BACK),
-    LEADS(AFTER_SWITCH, BEFORE_OBSERVE, ROLLING_BACK),
-    LEADS(BEFORE_OBSERVE, OBSERVE, ROLLING_BACK),
-    [UPGRADE_OBSERVE] = {BUSY(OBSERVE), [UPGRADE_BAD] = TO(ROLLING_BACK), [UPGRADE_TIME] = TO(AFTER_OBSERVE),
-        [UPGRADE_BACK] = TO(ROLLING_BACK), [UPGRADE_STOP] = TO(STOPPING)},
-    LEADS(AFTER_OBSERVE, BEFORE_COMMIT, ROLLING_BACK),
-    LEADS(BEFORE_COMMIT, COMMIT, ROLLING_BACK),
+    LEADS(AFTER_SWITCH, BEFORE_OBSERVE, RETURNING),
+    LEADS(BEFORE_OBSERVE, OBSERVE, RETURNING),
+    [UPGRADE_OBSERVE] = {BUSY(OBSERVE), [UPGRADE_BAD] = TO(RETURNING), [UPGRADE_TIME] = TO(AFTER_OBSERVE),
+        [UPGRADE_BACK] = TO(RETURNING), [UPGRADE_STOP] = TO(STOPPING)},
+    LEADS(AFTER_OBSERVE, BEFORE_COMMIT, RETURNING),
+    LEADS(BEFORE_COMMIT, COMMIT, RETURNING),
     [UPGRADE_COMMIT] = {BUSY(COMMIT), [UPGRADE_DONE] = TO(AFTER_COMMIT), [UPGRADE_BAD] = TO(COMMIT),
         [UPGRADE_STOP] = TO(STOPPING)},
     TELLS(AFTER_COMMIT, BEFORE_RETIRE),
@@ -92,6 +101,10 @@ static const struct cell table[UPGRADE_STATE_COUNT][UPGRADE_EVENT_COUNT] = {
         [UPGRADE_FAILED] = TO(IDLE, (UPGRADE_DO_NOTE | UPGRADE_DO_END)), [UPGRADE_BAD] = TO(BEFORE_RETIRE),
         [UPGRADE_BACK] = TO(BEFORE_RETIRE, UPGRADE_DO_REFUSE), [UPGRADE_STOP] = TO(STOPPING)},
     RETURNS(ABORTING),
+    /* However that ends: the traffic goes back. */
+    [UPGRADE_RETURNING] = {BUSY(RETURNING), [UPGRADE_DONE] = TO(ROLLING_BACK),
+        [UPGRADE_FAILED] = TO(ROLLING_BACK), [UPGRADE_BAD] = TO(RETURNING),
+        [UPGRADE_BACK] = TO(RETURNING, UPGRADE_DO_REFUSE), [UPGRADE_STOP] = TO(STOPPING)},
     RETURNS(ROLLING_BACK),
     [UPGRADE_STOPPING] =
         {
@@ -124,12 +137,16 @@ static const unsigned does[UPGRADE_STATE_COUNT] = {
     [UPGRADE_VALIDATE] = UPGRADE_DO_VALIDATE,
     [UPGRADE_SPAWN] = UPGRADE_DO_SPAWN,
     [UPGRADE_READY] = UPGRADE_DO_READY,
+    [UPGRADE_SNAPSHOT] = UPGRADE_DO_SNAPSHOT,
     [UPGRADE_SMOKE] = UPGRADE_DO_SMOKE,
     [UPGRADE_CANARY] = UPGRADE_DO_SHARE,
+    [UPGRADE_FREEZE] = UPGRADE_DO_FREEZE,
+    [UPGRADE_IMPORT] = UPGRADE_DO_IMPORT,
     [UPGRADE_SWITCH] = UPGRADE_DO_SWITCH,
     [UPGRADE_OBSERVE] = UPGRADE_DO_OBSERVE,
     [UPGRADE_COMMIT] = UPGRADE_DO_COMMIT,
     [UPGRADE_ABORTING] = UPGRADE_DO_ABORT,
+    [UPGRADE_RETURNING] = UPGRADE_DO_RETURN,
     [UPGRADE_ROLLING_BACK] = UPGRADE_DO_ROLL_BACK,
     [UPGRADE_STOPPING] = UPGRADE_DO_CANCEL,
 };
@@ -189,6 +206,8 @@ bool upgrade_can_go_back(const struct upgrade *upgrade)
 static bool is_passed_over(enum upgrade_state state, const struct upgrade_plan *plan)
 {
     enum upgrade_phase phase = upgrade_phase_of(state);
+    if (state == UPGRADE_RETURNING)
+        return !plan->phases[PHASE_SNAPSHOT];
     if (phase == PHASE_COUNT)
         return false;
     return !plan->phases[phase] || (is_point(state) && !plan->steps[phase][upgrade_when_of(state)]);
@@ -212,7 +231,8 @@ static void begin(struct upgrade *upgrade)
 
 bool upgrade_is_way_back(enum upgrade_state state)
 {
-    return state == UPGRADE_ABORTING || state == UPGRADE_ROLLING_BACK || state == UPGRADE_STOPPING;
+    return state == UPGRADE_ABORTING || state == UPGRADE_RETURNING || state == UPGRADE_ROLLING_BACK ||
+           state == UPGRADE_STOPPING;
 }
 
 static void enter(struct upgrade *upgrade, const struct upgrade_plan *plan, int64_t now_us)
@@ -267,7 +287,7 @@ struct upgrade_step upgrade_step(
     if (upgrade_is_way_back(next) && upgrade->outcome == UPGRADE_NO_OUTCOME)
         upgrade->failed_phase = was == UPGRADE_BEGINNING ? PHASE_VALIDATE : upgrade_phase_of(was);
     while (is_passed_over(next, plan)) {
-        if (upgrade_when_of(next) == UPGRADE_IN)
+        if (upgrade_phase_of(next) < PHASE_COUNT && upgrade_when_of(next) == UPGRADE_IN)
             step.skipped |= 1u << upgrade_phase_of(next);
         cell = onwards(next);
         step.actions |= cell->actions;
@@ -316,14 +336,18 @@ const char *upgrade_state_name(enum upgrade_state state)
         PHASE_NAMES(VALIDATE, "validate"),
         PHASE_NAMES(SPAWN, "spawn"),
         PHASE_NAMES(READY, "ready"),
+        PHASE_NAMES(SNAPSHOT, "snapshot"),
         PHASE_NAMES(SMOKE, "smoke"),
         PHASE_NAMES(CANARY, "canary"),
+        PHASE_NAMES(FREEZE, "freeze"),
+        PHASE_NAMES(IMPORT, "import"),
         PHASE_NAMES(SWITCH, "switch"),
         PHASE_NAMES(OBSERVE, "observe"),
         PHASE_NAMES(COMMIT, "commit"),
 #undef PHASE_NAMES
         [UPGRADE_BEFORE_RETIRE] = "before retire",
         [UPGRADE_ABORTING] = "aborting",
+        [UPGRADE_RETURNING] = "returning",
         [UPGRADE_ROLLING_BACK] = "rolling back",
         [UPGRADE_STOPPING] = "stopping",
         [UPGRADE_STOPPED] = "stopped",
@@ -341,7 +365,8 @@ const char *upgrade_event_name(enum upgrade_event event)
 const char *upgrade_action_name(enum upgrade_action action)
 {
     static const char *const names[] = {"refuse", "remember", "begin", "steps", "validate", "spawn", "ready",
-        "smoke", "share", "switch", "observe", "commit", "abort", "roll back", "cancel", "note", "end"};
+        "snapshot", "smoke", "share", "freeze", "import", "switch", "observe", "commit", "abort", "return",
+        "roll back", "cancel", "note", "end"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if ((unsigned)action == 1u << i)
             return names[i];

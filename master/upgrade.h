@@ -3,9 +3,12 @@
  * The upgrade of one service, as a transaction: a pure state machine. Events and the time come in, actions
  * come out; no process, no clock. docs/upgrade.md shows the table that upgrade.c holds.
  *
- *   idle ─► validate ─► spawn ─► ready ─► smoke ─► canary ─► switch ─► observe ─► commit ─► idle
- *              └───────────┴────────┴───────┴─► aborting ─► idle  │         │
- *                                             └──────────────┴─────────┴─► rolling back ─► idle
+ *   idle ─► validate ─► spawn ─► ready ─► snapshot ─► smoke ─► canary ─► freeze ─► import ─► switch ─►
+ * observe ─► commit ─► idle
+ *
+ *   until the switch                     ─► aborting ─► idle
+ *   … where a canary has served          ─► rolling back ─► idle
+ *   from the switch to the commit        ─► returning (with state) ─► rolling back ─► idle
  *
  * Each phase has a state of its own, and one before and one after it, in which the operator's steps run.
  * States in which nothing is to be done for this upgrade (`upgrade_plan`) are passed over: a point without
@@ -35,13 +38,17 @@
     UPGRADE_STATES_OF(X, VALIDATE)                                                                           \
     UPGRADE_STATES_OF(X, SPAWN)                                                                              \
     UPGRADE_STATES_OF(X, READY)                                                                              \
+    UPGRADE_STATES_OF(X, SNAPSHOT)                                                                           \
     UPGRADE_STATES_OF(X, SMOKE)                                                                              \
     UPGRADE_STATES_OF(X, CANARY)                                                                             \
+    UPGRADE_STATES_OF(X, FREEZE)                                                                             \
+    UPGRADE_STATES_OF(X, IMPORT)                                                                             \
     UPGRADE_STATES_OF(X, SWITCH)                                                                             \
     UPGRADE_STATES_OF(X, OBSERVE)                                                                            \
     UPGRADE_STATES_OF(X, COMMIT)                                                                             \
     X(BEFORE_RETIRE)                                                                                         \
-    X(ABORTING)     /* the new generation goes, having served nobody */                                      \
+    X(ABORTING)  /* the new generation goes, having served nobody */                                         \
+    X(RETURNING) /* what has changed in the new generation goes to the old one, before the traffic does */   \
     X(ROLLING_BACK) /* the traffic goes back, then the new generation goes */                                \
     X(STOPPING)     /* the service is told to stop in the midst of an upgrade */                             \
     X(STOPPED)      /* … nothing begins any more */
@@ -77,16 +84,20 @@ enum upgrade_action {
     UPGRADE_DO_VALIDATE = 1 << 4,
     UPGRADE_DO_SPAWN = 1 << 5,
     UPGRADE_DO_READY = 1 << 6, /* tell when each worker is ready */
-    UPGRADE_DO_SMOKE = 1 << 7,
-    UPGRADE_DO_SHARE = 1 << 8, /* the canary's share of this stage */
-    UPGRADE_DO_SWITCH = 1 << 9,
-    UPGRADE_DO_OBSERVE = 1 << 10,
-    UPGRADE_DO_COMMIT = 1 << 11,
-    UPGRADE_DO_ABORT = 1 << 12,     /* end what is under way, end the new generation, undo the steps */
-    UPGRADE_DO_ROLL_BACK = 1 << 13, /* first the traffic, then the same */
-    UPGRADE_DO_CANCEL = 1 << 14,    /* end what is under way, undo the steps: every generation ends anyway */
-    UPGRADE_DO_NOTE = 1 << 15,      /* a step has failed after the commit: it is only told */
-    UPGRADE_DO_END = 1 << 16,       /* of the upgrade, as `outcome` says */
+    UPGRADE_DO_SNAPSHOT = 1 << 7,
+    UPGRADE_DO_SMOKE = 1 << 8,
+    UPGRADE_DO_SHARE = 1 << 9, /* the canary's share of this stage */
+    UPGRADE_DO_FREEZE = 1 << 10,
+    UPGRADE_DO_IMPORT = 1 << 11,
+    UPGRADE_DO_SWITCH = 1 << 12,
+    UPGRADE_DO_OBSERVE = 1 << 13,
+    UPGRADE_DO_COMMIT = 1 << 14,
+    UPGRADE_DO_ABORT = 1 << 15,     /* end what is under way, end the new generation, undo the steps */
+    UPGRADE_DO_RETURN = 1 << 16,    /* end what is under way; the state goes to the old generation */
+    UPGRADE_DO_ROLL_BACK = 1 << 17, /* first the traffic, then as for an abort */
+    UPGRADE_DO_CANCEL = 1 << 18,    /* end what is under way, undo the steps: every generation ends anyway */
+    UPGRADE_DO_NOTE = 1 << 19,      /* a step has failed after the commit: it is only told */
+    UPGRADE_DO_END = 1 << 20,       /* of the upgrade, as `outcome` says */
 };
 
 enum upgrade_outcome {

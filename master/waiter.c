@@ -130,8 +130,16 @@ void requests_retired(struct service *service, uint64_t generation, const char *
             waiter_progress(waiter, service, "retire", text);
 }
 
+/* A worker of the old generation may refuse to be replaced, before anything was done. */
+static int code_of(const struct service *service, const struct error *why)
+{
+    return why && why->code == EBUSY && service->upgrade.failed_phase == PHASE_VALIDATE ? CODE_REFUSED
+                                                                                        : CODE_FAILED;
+}
+
 /* What has ended, for the one who waits for it. why: NULL where it has succeeded. */
-static void tell(struct waiter *waiter, const struct awaited *awaited, const struct error *why)
+static void tell(struct waiter *waiter, const struct service *service, const struct awaited *awaited,
+    const struct error *why)
 {
     char done[160];
     bool wanted = awaited->what == AWAITS_WAY_BACK ? why != NULL : why == NULL;
@@ -148,7 +156,7 @@ static void tell(struct waiter *waiter, const struct awaited *awaited, const str
             done, sizeof done, "generation %" PRIu64 " of %s serves", awaited->generation, awaited->service);
         break;
     }
-    waiter_settle(waiter, awaited->service, wanted ? CODE_DONE : CODE_FAILED,
+    waiter_settle(waiter, awaited->service, wanted ? CODE_DONE : code_of(service, why),
         wanted ? done
         : why  ? why->message
                : "it has committed");
@@ -163,7 +171,7 @@ static void end(struct service *service, bool restart, uint64_t first, uint64_t 
         /* A restart that hasn't begun is another one than that which has ended. */
         if (!link || ((*link)->what == AWAITS_RESTART) != restart || (*link)->validation)
             continue;
-        tell(waiter, *link, why);
+        tell(waiter, service, *link, why);
         waiter_forget(link);
         waiter_answer(service->master, waiter);
     }

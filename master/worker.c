@@ -8,6 +8,7 @@
 #include "master/config/value.h"
 #include "master/departure.h"
 #include "master/generation.h"
+#include "master/handover.h"
 #include "master/history_events.h"
 #include "master/keepalive.h"
 #include "master/listener_capture.h"
@@ -15,6 +16,7 @@
 #include "master/native_count.h"
 #include "master/spawn.h"
 #include "master/tracking.h"
+#include "master/transfer.h"
 #include "master/worker_log.h"
 #include "master/worker_words.h"
 
@@ -142,6 +144,7 @@ static struct worker *worker_alloc(struct generation *generation, unsigned index
     *worker = (struct worker){.generation = generation,
         .index = index,
         .pidfd = -1,
+        .uid = (uid_t)-1,
         .notify_fd = -1,
         .einhorn_fd = -1,
         .einhorn_client_fd = -1,
@@ -192,6 +195,7 @@ static void release_process(struct worker *worker)
     close_start(worker);
     worker_control_close(worker);
     worker_notify_close(worker);
+    worker_vault_forget(worker);
     capture_free(worker->capture);
     worker->capture = NULL;
     native_count_free(worker->counters);
@@ -203,6 +207,7 @@ void worker_free(struct worker *worker)
 {
     if (!worker)
         return;
+    handover_free(worker->handover);
     release_process(worker);
     free_event(&worker->timer);
     free_event(&worker->orphaned);
@@ -372,7 +377,7 @@ static void on_start(evutil_socket_t fd, short what, void *ctx)
 
 void worker_is_ready(struct worker *worker)
 {
-    if (!settings_of(worker)->ready_probe || readiness_answered(worker->generation))
+    if (!settings_of(worker)->ready_probe || worker->awaits_state || readiness_answered(worker->generation))
         worker_answered(worker);
 }
 
@@ -487,6 +492,8 @@ void worker_exited(struct worker *worker, int wait_status)
     struct master *master = master_of(worker);
     bool expected = worker->state >= WORKER_DRAINING;
     bool crash = !expected || (worker->failure.code && generation_is_kept(worker->generation));
+    transfer_keep_changes(worker);
+    worker_notify_hear_last(worker);
     worker_count_forget(worker);
     store_name(worker, name);
     if (!crash)
@@ -548,7 +555,7 @@ struct worker *worker_adopt(
     worker->pidfd = fd_list_take(fds, 0);
     worker->notify_fd = fd_list_take(fds, 1);
     int control = fd_list_take(fds, 2);
-    if (control >= 0 && !(worker->control = channel_new(&control, 0)))
+    if (control >= 0 && !(worker->control = channel_new(&control, FD_LIST_MAX)))
         fd_close(&control);
     worker_count_adopt(worker);
     return worker;
@@ -560,6 +567,8 @@ void worker_resume(struct worker *worker, enum worker_state state)
     set_timer(worker, deadline_ms(worker));
     if (watch(worker) < 0)
         log_event(LOG_ERROR, "out of memory for a worker's events", WORKER_FIELDS(worker));
+    if (worker->native)
+        worker_vault_restarted(worker);
     tracking_resume_worker(master_of(worker)->tracking, worker);
     if (worker->farewell)
         keepalive_resume(worker);

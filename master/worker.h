@@ -26,6 +26,7 @@
 #define GAPLESS_MASTER_WORKER_H
 
 #include "ipc/channel.h"
+#include "ipc/control.pb-c.h"
 #include "ipc/error.h"
 #include "ipc/handoff.h"
 #include "master/drain.h"
@@ -38,9 +39,11 @@
 struct capture;
 struct departure;
 struct generation;
+struct handover;
 struct native_count;
 struct native_numbers;
 struct notify_message;
+struct vault_answer;
 
 enum worker_state {
     WORKER_WAITING,
@@ -82,20 +85,25 @@ struct worker {
     bool native;             /* has said hello */
     bool said_ready;         /* … and ready */
     bool done;               /* a native worker has nothing in flight any more */
+    bool awaits_state;       /* … before it can serve: it was told so by Welcome */
     char *version;           /* what it called itself, or NULL */
     struct handoff handoff;
-    struct native_count *counters; /* what it counts for itself, or NULL */
-    struct capture *capture;       /* answers its bind and listen, or NULL */
-    struct error uncaptured;       /* why it could not be captured; code 0: it was not to be, or is */
+    struct vault_answer *vault_answers; /* oldest first: worker_vault.c */
+    struct handover *handover;          /* what it has said of state and connections, or NULL */
+    struct native_count *counters;      /* what it counts for itself, or NULL */
+    struct capture *capture;            /* answers its bind and listen, or NULL */
+    struct error uncaptured;            /* why it could not be captured; code 0: it was not to be, or is */
 
     int notify_fd; /* NOTIFY_SOCKET */
     char notify_address[32];
+    uid_t uid;      /* that it was last seen with; (uid_t)-1: not yet */
     int einhorn_fd; /* EINHORN_SOCK_PATH, -1: none */
     char *einhorn_path;
     int einhorn_client_fd; /* a connection there, -1: none */
     char einhorn_line[512];
     size_t einhorn_used;
     unsigned slot;      /* the tracker's (tracking.h); 0: none */
+    bool notify_held;   /* its first message is done, and is taken out when that is safe (worker_vault.c) */
     bool tracked;       /* every connection that it can have is */
     bool flows_tracked; /* every connection is, or is a flow that steering knows */
     bool counted;       /* … and counted as it comes and goes; false: only looks tell how many are open */
@@ -222,15 +230,24 @@ int worker_make_process(struct worker *worker, struct error *error);
 int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *error);
 int worker_control_watch(struct worker *worker);
 void worker_control_drain(struct worker *worker);
+/* Sends or queues; `fds` are lent. As channel_send(); its control channel must be there. */
+int worker_control_send(struct worker *worker, const Gapless__Control__Control *message, const int *fds,
+    unsigned fd_count, struct error *error);
+/* It is heard only while it reads what it is told, and while the keeper takes what it puts into the vault:
+ * what waits for either has a bound. To be called when that may have changed. */
+void worker_control_hear(struct worker *worker);
 void worker_control_close(struct worker *worker);
 
 /* worker_count.c: the counters' page of a native worker. _open() makes it for a worker that can write layouts
- * up to `version`: its descriptor, the caller's, or -1 where there is none. */
-int worker_count_open(struct worker *worker, uint32_t version);
+ * up to *layout, which becomes that of the page: its descriptor, the caller's, or -1 (and 0) where there is
+ * none. */
+int worker_count_open(struct worker *worker, uint32_t *layout);
 void worker_count_adopt(struct worker *worker);
 void worker_count_forget(struct worker *worker);
 /* What it counts for itself, at no cost. False: nothing is known, and *ret_numbers may be unset. */
 bool worker_numbers_native(const struct worker *worker, struct native_numbers *ret_numbers);
+/* How many records of its state it has changed while it owned it. False: not known, and 0. */
+bool worker_changes(const struct worker *worker, uint64_t *ret_changes);
 
 /* worker_notify.c: sd_notify and einhorn. */
 int worker_notify_open(struct worker *worker, struct error *error);
@@ -239,7 +256,29 @@ int worker_einhorn_open(struct worker *worker, struct error *error);
 void worker_einhorn_adopt(struct worker *worker);
 /* Takes what waits there. */
 void worker_notify_hear(struct worker *worker);
+/* The same of one that has exited: nothing but what it has stored counts any more. */
+void worker_notify_hear_last(struct worker *worker);
+/* What its first message has changed is safe. */
+void worker_notify_go_on(struct worker *worker);
 void worker_notify_close(struct worker *worker);
+
+/* worker_vault.c: the vault. What a notification says of it, with the descriptors that came beside it; those
+ * that are taken become -1. True: it has changed something, which isn't safe yet. */
+bool worker_vault_heard(
+    struct worker *worker, const struct notify_message *message, int *fds, unsigned count);
+/* What it waits for is safe (0), or could not be kept (-errno). */
+void worker_vault_safe(struct worker *worker, int r);
+/* A native worker's message of the vault, and one whose descriptors didn't arrive. 0, or the reason for which
+ * it is cut off. */
+int worker_vault_take(struct worker *worker, const Gapless__Control__Control *message, struct fd_list *fds,
+    struct error *error);
+int worker_vault_take_incomplete(
+    struct worker *worker, const Gapless__Control__Put *message, struct error *why);
+/* Nothing more of it is to be heard before something is safe. */
+bool worker_vault_must_wait(const struct worker *worker);
+/* What it asked the last master for isn't answered any more. */
+void worker_vault_restarted(struct worker *worker);
+void worker_vault_forget(struct worker *worker);
 
 /* worker_watchdog.c: WATCHDOG=1 and what else is said of it; the deadline of a ready worker has passed. */
 void worker_watchdog_heard(struct worker *worker, const struct notify_message *message);

@@ -7,9 +7,11 @@
  * goes on serving as one that says nothing, and is drained by signal.
  */
 #include "ipc/control.pb-c.h"
-#include "ipc/counters.h"
 #include "ipc/fd.h"
+#include "master/handover.h"
 #include "master/master.h"
+#include "master/moving.h"
+#include "master/transaction.h"
 #include "master/worker_log.h"
 
 #include <errno.h>
@@ -27,7 +29,7 @@ int worker_control_open(struct worker *worker, int *ret_child_fd, struct error *
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "cannot make the control channel");
-    worker->control = channel_new(&pair[0], 0);
+    worker->control = channel_new(&pair[0], FD_LIST_MAX);
     if (!worker->control) {
         fd_close(&pair[0]);
         fd_close(&pair[1]);
@@ -70,6 +72,7 @@ static void cut_off(struct worker *worker, const struct error *why)
         LOG_I("pid", worker->pid), LOG_S("reason", why->message));
     worker_control_close(worker);
     worker_store(worker);
+    moving_lost(worker);
     worker->native = false;
     master_changed(worker->generation->service->master);
     if (worker->state == WORKER_STARTING) {
@@ -78,16 +81,28 @@ static void cut_off(struct worker *worker, const struct error *why)
         worker_fail(worker, &error);
     } else if (worker->state == WORKER_DRAINING) {
         worker_drain_silent(worker);
+    } else {
+        transfer_lost(worker, why);
     }
 }
 
-static int send_message(
+int worker_control_send(
     struct worker *worker, const Control *message, const int *fds, unsigned fd_count, struct error *error)
 {
     int r = channel_send(worker->control, &message->base, fds, fd_count, error);
-    if (r == 0 && channel_wants_write(worker->control))
+    if (r == 0 && channel_wants_write(worker->control)) {
         event_add(worker->control_write, NULL);
+        worker_control_hear(worker);
+    }
     return r;
+}
+
+void worker_control_hear(struct worker *worker)
+{
+    if (channel_wants_write(worker->control) || worker_vault_must_wait(worker))
+        event_del(worker->control_read);
+    else
+        event_add(worker->control_read, NULL);
 }
 
 static void refuse(struct worker *worker, const struct error *why)
@@ -98,7 +113,7 @@ static void refuse(struct worker *worker, const struct error *why)
     Control message = GAPLESS__CONTROL__CONTROL__INIT;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_REFUSAL;
     message.refusal = &refusal;
-    send_message(worker, &message, NULL, 0, NULL);
+    worker_control_send(worker, &message, NULL, 0, NULL);
     cut_off(worker, why);
 }
 
@@ -144,7 +159,7 @@ static int send_listeners(struct worker *worker, struct error *error)
     Control message = GAPLESS__CONTROL__CONTROL__INIT;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_LISTENERS;
     message.listeners = &listeners;
-    return send_message(worker, &message, fds, count, error);
+    return worker_control_send(worker, &message, fds, count, error);
 }
 
 static int take_hello(struct worker *worker, const Gapless__Control__Hello *hello, struct error *error)
@@ -182,12 +197,14 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
     welcome.generation = generation->id;
     welcome.worker = worker->index;
     welcome.listener_count = worker->handoff.total;
-    CLEANUP_FD int counters = worker_count_open(worker, hello->counters);
-    welcome.counters = counters >= 0 ? COUNTERS_VERSION : 0;
+    worker->awaits_state = transaction_sends_state(generation);
+    welcome.successor = worker->awaits_state;
+    welcome.counters = hello->counters;
+    CLEANUP_FD int counters = worker_count_open(worker, &welcome.counters);
     Control message = GAPLESS__CONTROL__CONTROL__INIT;
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_WELCOME;
     message.welcome = &welcome;
-    int r = send_message(worker, &message, &counters, counters >= 0, error);
+    int r = worker_control_send(worker, &message, &counters, counters >= 0, error);
     return r < 0 ? r : send_listeners(worker, error);
 }
 
@@ -225,10 +242,42 @@ static int take_done(struct worker *worker, struct error *error)
     return 0;
 }
 
-/* 0, or the reason for which the worker is cut off. */
-static int take(struct worker *worker, const Control *message, struct error *error)
+/* The most descriptors that may be beside a message of a worker; beside one that isn't listed, none. */
+static const unsigned char most_fds[] = {
+    [GAPLESS__CONTROL__CONTROL__BODY_PUT] = FD_LIST_MAX,
+    [GAPLESS__CONTROL__CONTROL__BODY_ATTACH] = FD_LIST_MAX,
+    [GAPLESS__CONTROL__CONTROL__BODY_OFFER] = FD_LIST_MAX,
+};
+
+static int check_fds(const Control *message, const struct fd_list *fds, struct error *error)
 {
-    switch (message->body_case) {
+    size_t body = (size_t)message->body_case;
+    unsigned most = body < sizeof most_fds / sizeof *most_fds ? most_fds[body] : 0;
+    if (fds->count <= most)
+        return 0;
+    return error_set(error, EPROTO, BLAME_PEER,
+        most ? "it sent %u descriptors with a message that has at most %u"
+             : "it sent %u descriptors with a message that has none",
+        fds->count, most);
+}
+
+/* A message that came without its descriptors, or some of them: the master has reached its limit, as `why`
+ * says. 0: the worker has been told; else the reason for which it is cut off. */
+static int take_incomplete(struct worker *worker, const Control *message, struct error *why)
+{
+    if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_PUT)
+        return worker_vault_take_incomplete(worker, message->put, why);
+    return -why->code;
+}
+
+/* 0, or the reason for which the worker is cut off. What is left in *fds is closed. */
+static int take(struct worker *worker, const Control *message, struct fd_list *fds, struct error *error)
+{
+    bool mine;
+    int r = check_fds(message, fds, error);
+    if (r < 0)
+        return r;
+    switch ((int)message->body_case) {
     case GAPLESS__CONTROL__CONTROL__BODY_HELLO:
         return take_hello(worker, message->hello, error);
     case GAPLESS__CONTROL__CONTROL__BODY_READY:
@@ -237,18 +286,21 @@ static int take(struct worker *worker, const Control *message, struct error *err
         return take_acknowledge(worker, message->acknowledge, error);
     case GAPLESS__CONTROL__CONTROL__BODY_DONE:
         return take_done(worker, error);
+    case GAPLESS__CONTROL__CONTROL__BODY_PUT:
+    case GAPLESS__CONTROL__CONTROL__BODY_GET:
+    case GAPLESS__CONTROL__CONTROL__BODY_DROP:
+    case GAPLESS__CONTROL__CONTROL__BODY_LIST:
+        return worker_vault_take(worker, message, fds, error);
     case GAPLESS__CONTROL__CONTROL__BODY_REFUSAL:
         return error_set(error, message->refusal->code > 0 ? message->refusal->code : ECONNABORTED,
             BLAME_PEER, "it refused: %.300s", message->refusal->reason);
-    case GAPLESS__CONTROL__CONTROL__BODY_WELCOME:
-    case GAPLESS__CONTROL__CONTROL__BODY_LISTENERS:
-    case GAPLESS__CONTROL__CONTROL__BODY_DRAIN:
-        return error_set(error, EPROTO, BLAME_PEER, "it sent a message that only the master sends");
     case GAPLESS__CONTROL__CONTROL__BODY__NOT_SET: /* of a later version: ignored, as the protocol says */
-    case _GAPLESS__CONTROL__CONTROL__BODY__CASE_IS_INT_SIZE:
-        break;
+        return 0;
+    default:
+        r = handover_take(worker, message, fds, &mine, error);
+        return mine ? r
+                    : error_set(error, EPROTO, BLAME_PEER, "it sent a message that only the master sends");
     }
-    return 0;
 }
 
 /* The worker has closed its end. Every worker that isn't native does so when it executes or later; it means
@@ -258,6 +310,7 @@ static void closed(struct worker *worker)
     bool native = worker->native;
     worker_control_close(worker);
     worker_store(worker);
+    moving_lost(worker);
     if (native && worker->state == WORKER_STARTING) {
         struct error error;
         error_set(&error, ECONNRESET, BLAME_PEER, "worker %u closed its control channel before it was ready",
@@ -265,7 +318,36 @@ static void closed(struct worker *worker)
         worker_fail(worker, &error);
     } else if (native && worker->state == WORKER_DRAINING && !worker->done) {
         worker_drain_silent(worker);
+    } else if (native) {
+        transfer_lost(worker, NULL);
     }
+}
+
+/* False: there is nothing more now, or ever. */
+static bool receive_one(struct worker *worker)
+{
+    struct error error = {.code = 0};
+    ProtobufCMessage *message = NULL;
+    CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
+    int r = channel_receive(worker->control, &gapless__control__control__descriptor, &message, &fds, &error);
+    if (r == 0)
+        return false;
+    if (r == -EPIPE) {
+        closed(worker);
+        return false;
+    }
+    if (!message) {
+        cut_off(worker, &error);
+        return false;
+    }
+    const Control *control = (const Control *)message;
+    r = r < 0 ? take_incomplete(worker, control, &error) : take(worker, control, &fds, &error);
+    protobuf_c_message_free_unpacked(message, NULL);
+    if (r == -EPIPE && worker->control)
+        closed(worker);
+    else if (r < 0 && worker->control)
+        refuse(worker, &error);
+    return r == 0 && worker->control;
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *ctx)
@@ -273,30 +355,11 @@ static void on_readable(evutil_socket_t fd, short what, void *ctx)
     struct worker *worker = ctx;
     /* A bounded number in a turn, so that no worker keeps the loop for itself. */
     for (int i = 0; i < 16 && worker->control; i++) {
-        struct error error = {.code = 0};
-        ProtobufCMessage *message = NULL;
-        int r =
-            channel_receive(worker->control, &gapless__control__control__descriptor, &message, NULL, &error);
-        if (r == 0)
+        if (!receive_one(worker))
             return;
-        if (r == -EPIPE) {
-            closed(worker);
+        worker_control_hear(worker);
+        if (!event_pending(worker->control_read, EV_READ, NULL))
             return;
-        }
-        if (r < 0) {
-            cut_off(worker, &error);
-            return;
-        }
-        r = take(worker, (const Control *)message, &error);
-        protobuf_c_message_free_unpacked(message, NULL);
-        if (r == -EPIPE && worker->control) {
-            closed(worker);
-            return;
-        }
-        if (r < 0 && worker->control) {
-            refuse(worker, &error);
-            return;
-        }
     }
 }
 
@@ -304,10 +367,17 @@ static void on_writable(evutil_socket_t fd, short what, void *ctx)
 {
     struct worker *worker = ctx;
     struct error error = {.code = 0};
-    if (channel_flush(worker->control, &error) < 0)
+    int r = channel_flush(worker->control, &error);
+    if (r == -EPIPE) { /* what it said before it left is heard, and then its end */
+        while (worker->control && receive_one(worker)) {
+        }
+    } else if (r < 0) {
         cut_off(worker, &error);
-    else if (channel_wants_write(worker->control))
-        event_add(worker->control_write, NULL);
+    } else {
+        if (channel_wants_write(worker->control))
+            event_add(worker->control_write, NULL);
+        worker_control_hear(worker);
+    }
 }
 
 void worker_control_drain(struct worker *worker)
@@ -319,7 +389,7 @@ void worker_control_drain(struct worker *worker)
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_DRAIN;
     message.drain = &drain;
     struct error error = {.code = 0};
-    if (send_message(worker, &message, NULL, 0, &error) < 0)
+    if (worker_control_send(worker, &message, NULL, 0, &error) < 0)
         log_event(LOG_WARNING, "worker does not hear that it should drain", WORKER_FIELDS(worker),
             LOG_I("pid", worker->pid), LOG_S("reason", error.message));
 }

@@ -26,17 +26,19 @@ static void warn(const struct worker *worker, const struct error *why)
         LOG_I("pid", worker->pid), LOG_S("reason", why->message));
 }
 
-int worker_count_open(struct worker *worker, uint32_t version)
+int worker_count_open(struct worker *worker, uint32_t *layout)
 {
-    /* It can write the layouts up to `version`; this master reads one. */
-    if (version < COUNTERS_VERSION)
+    unsigned version = *layout < COUNTERS_VERSION ? *layout : COUNTERS_VERSION;
+    *layout = 0;
+    if (!version)
         return -1;
     struct error error = {.code = 0};
     CLEANUP_FD int fd = -1;
-    if (native_count_create(&worker->counters, &fd, &error) < 0) {
+    if (native_count_create(version, &worker->counters, &fd, &error) < 0) {
         warn(worker, &error);
         return -1;
     }
+    *layout = version;
     char name[32];
     entry_name(worker, name);
     master_store(worker->generation->service->master, name, 0, &fd, 1);
@@ -76,4 +78,13 @@ bool worker_numbers_native(const struct worker *worker, struct native_numbers *r
         return false;
     native_count_read(worker->counters, ret_numbers);
     return ret_numbers->has_connections || ret_numbers->has_requests || ret_numbers->has_bytes;
+}
+
+bool worker_changes(const struct worker *worker, uint64_t *ret_changes)
+{
+    struct native_numbers numbers = {.has_changes = false};
+    if (worker->counters)
+        native_count_read(worker->counters, &numbers);
+    *ret_changes = numbers.changes;
+    return numbers.has_changes;
 }

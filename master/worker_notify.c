@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Readiness from servers that know nothing of gapless: READY=1 on NOTIFY_SOCKET (sd_notify(3)) and einhorn's
- * ack.
+ * What servers that know nothing of gapless say: on NOTIFY_SOCKET (sd_notify(3)) that they are ready, what is
+ * to be kept in the vault (worker_vault.c), and more; and einhorn's ack.
  *
  * Each worker has a notification socket of its own, with an abstract address that the kernel chooses, so it
  * is clear whose message it is. Anybody on the host can send there, so the sender's credentials are checked:
@@ -27,6 +27,10 @@
 
 /* Turns of on_notify() at once: more than a queue holds (net.unix.max_dgram_qlen), as a rule. */
 #define HEARD_MAX 32
+/* Messages that are heard of one that has exited: more than a queue holds, at any setting. */
+#define HEARD_LAST_MAX 10000
+/* SCM_MAX_FD of the kernel: more than that nobody can send with a message. */
+#define NOTIFY_FDS_MAX 253
 
 static void on_notify(evutil_socket_t fd, short what, void *ctx);
 static void on_einhorn(evutil_socket_t fd, short what, void *ctx);
@@ -88,18 +92,22 @@ void worker_notify_close(struct worker *worker)
     einhorn_close(worker);
 }
 
-static uid_t worker_uid(const struct worker *worker)
+/* Of one that has gone: as it was seen last. */
+static uid_t worker_uid(struct worker *worker)
 {
     char path[32];
     struct stat st;
     snprintf(path, sizeof path, "/proc/%d", worker->pid);
-    return stat(path, &st) == 0 ? st.st_uid : (uid_t)-1;
+    if (worker->restored_exit || stat(path, &st) < 0)
+        return worker->uid;
+    return worker->uid = st.st_uid;
 }
 
-static bool is_trusted(const struct worker *worker, const struct ucred *sender)
+static bool is_trusted(struct worker *worker, const struct ucred *sender)
 {
+    uid_t uid = worker_uid(worker);
     return sender->uid == 0 || sender->uid == geteuid() || getpgid(sender->pid) == worker->pid ||
-           sender->uid == worker_uid(worker);
+           sender->uid == uid;
 }
 
 static void take_notification(struct worker *worker, const struct notify_message *message)
@@ -114,15 +122,47 @@ static void take_notification(struct worker *worker, const struct notify_message
     worker_watchdog_heard(worker, message);
 }
 
-/* Reads one datagram with the sender's credentials. There is room for these alone: descriptors that come
- * along are closed by the kernel, which is also what releases sd_notify_barrier(3). */
-static ssize_t receive(int fd, char *data, size_t size, struct ucred *ret_sender, int *ret_flags)
+/* A message that is still the first of its socket. */
+struct datagram {
+    char data[NOTIFY_MESSAGE_MAX];
+    size_t size;
+    int flags; /* of recvmsg(2) */
+    struct ucred sender;
+    int fds[NOTIFY_FDS_MAX];
+    unsigned fd_count;
+};
+
+static void close_all(struct datagram *datagram)
+{
+    for (unsigned i = 0; i < datagram->fd_count; i++)
+        fd_close(&datagram->fds[i]);
+    datagram->fd_count = 0;
+}
+
+static void take_control(struct datagram *datagram, struct msghdr *header)
+{
+    for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item; item = CMSG_NXTHDR(header, item)) {
+        size_t size = item->cmsg_len - CMSG_LEN(0);
+        if (item->cmsg_level != SOL_SOCKET)
+            continue;
+        if (item->cmsg_type == SCM_CREDENTIALS && size == sizeof datagram->sender) {
+            memcpy(&datagram->sender, CMSG_DATA(item), size);
+        } else if (item->cmsg_type == SCM_RIGHTS) {
+            datagram->fd_count = (unsigned)(size / sizeof(int));
+            memcpy(datagram->fds, CMSG_DATA(item), datagram->fd_count * sizeof(int));
+        }
+    }
+}
+
+/* Looks at the first message: duplicates of its descriptors come with it, its own stay in the socket until it
+ * is taken out, which is also what releases sd_notify_barrier(3). 0 or -errno. */
+static int look(int fd, struct datagram *datagram)
 {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(struct ucred))];
+        char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(NOTIFY_FDS_MAX * sizeof(int))];
     } control;
-    struct iovec iov = {.iov_base = data, .iov_len = size};
+    struct iovec iov = {.iov_base = datagram->data, .iov_len = sizeof datagram->data};
     struct msghdr header = {.msg_iov = &iov,
         .msg_iovlen = 1,
         .msg_control = control.bytes,
@@ -130,13 +170,55 @@ static ssize_t receive(int fd, char *data, size_t size, struct ucred *ret_sender
     ssize_t n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_PEEK);
     if (n < 0)
         return -errno;
-    *ret_sender = (struct ucred){.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
-    *ret_flags = header.msg_flags;
-    struct cmsghdr *item = CMSG_FIRSTHDR(&header);
-    if (item && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_CREDENTIALS &&
-        item->cmsg_len == CMSG_LEN(sizeof *ret_sender))
-        memcpy(ret_sender, CMSG_DATA(item), sizeof *ret_sender);
-    return n;
+    datagram->size = (size_t)n;
+    datagram->flags = header.msg_flags;
+    datagram->sender = (struct ucred){.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
+    datagram->fd_count = 0;
+    take_control(datagram, &header);
+    return 0;
+}
+
+static void take_out(const struct worker *worker)
+{
+    char byte;
+    (void)!recv(worker->notify_fd, &byte, 1, MSG_DONTWAIT);
+}
+
+static int parse(struct worker *worker, const struct datagram *datagram, struct notify_message *ret_message,
+    struct error *error)
+{
+    if (datagram->flags & MSG_TRUNC)
+        return error_set(error, EMSGSIZE, BLAME_PEER, "longer than %d bytes", NOTIFY_MESSAGE_MAX);
+    if (!is_trusted(worker, &datagram->sender))
+        return error_set(error, EPERM, BLAME_PEER, "from process %d of user %u, which is not the worker's",
+            datagram->sender.pid, datagram->sender.uid);
+    return notify_parse(datagram->data, datagram->size, ret_message, error);
+}
+
+/* Hears the first message, which stays in the socket. 0, or 1: what it has changed isn't safe yet; -EAGAIN:
+ * there is none. */
+static int hear(struct worker *worker, bool has_exited)
+{
+    struct datagram datagram;
+    struct error error = {.code = 0};
+    struct notify_message message;
+    int r = look(worker->notify_fd, &datagram);
+    if (r < 0)
+        return r;
+    if (parse(worker, &datagram, &message, &error) < 0) {
+        log_event(LOG_WARNING, "notification ignored", WORKER_FIELDS(worker), LOG_S("reason", error.message));
+        close_all(&datagram);
+        return 0;
+    }
+    if (message.fdstore && datagram.flags & MSG_CTRUNC)
+        log_event(LOG_ERROR,
+            "not stored in the vault: gapless is out of descriptors, raise its limit (nofile)",
+            WORKER_FIELDS(worker), LOG_U("arrived", datagram.fd_count));
+    bool changed = worker_vault_heard(worker, &message, datagram.fds, datagram.fd_count);
+    close_all(&datagram);
+    if (!has_exited)
+        take_notification(worker, &message);
+    return changed;
 }
 
 /* A message is taken out of the socket when what follows from it has been saved: a later master hears it
@@ -144,27 +226,37 @@ static ssize_t receive(int fd, char *data, size_t size, struct ucred *ret_sender
 static void on_notify(evutil_socket_t fd, short what, void *ctx)
 {
     struct worker *worker = ctx;
-    for (int i = 0; i < 16; i++) {
-        char data[NOTIFY_MESSAGE_MAX];
-        struct ucred sender = {.pid = 0};
-        int flags = 0;
-        ssize_t n = receive(fd, data, sizeof data, &sender, &flags);
-        if (n < 0)
+    for (int i = 0; i < 16 && !worker->notify_held; i++) {
+        int r = hear(worker, false);
+        if (r < 0)
             return;
-        struct error error = {.code = 0};
-        struct notify_message message;
-        if (flags & MSG_TRUNC)
-            error_set(&error, EMSGSIZE, BLAME_PEER, "longer than %d bytes", NOTIFY_MESSAGE_MAX);
-        else if (!is_trusted(worker, &sender))
-            error_set(&error, EPERM, BLAME_PEER, "from process %d of user %u, which is not the worker's",
-                sender.pid, sender.uid);
-        else if (notify_parse(data, (size_t)n, &message, &error) == 0)
-            take_notification(worker, &message);
-        if (error.code)
-            log_event(
-                LOG_WARNING, "notification ignored", WORKER_FIELDS(worker), LOG_S("reason", error.message));
-        (void)!recv(fd, data, 1, MSG_DONTWAIT);
+        if (r == 0) {
+            take_out(worker);
+            continue;
+        }
+        worker->notify_held = true;
+        event_del(worker->notify_event);
+        vaulting_wait(worker->generation->service->master);
     }
+}
+
+void worker_notify_go_on(struct worker *worker)
+{
+    if (!worker->notify_held)
+        return;
+    worker->notify_held = false;
+    take_out(worker);
+    event_add(worker->notify_event, NULL);
+}
+
+/* Nobody waits for it any more. */
+void worker_notify_hear_last(struct worker *worker)
+{
+    if (worker->notify_held)
+        take_out(worker);
+    worker->notify_held = false;
+    for (int i = 0; i < HEARD_LAST_MAX && worker->notify_fd >= 0 && hear(worker, true) >= 0; i++)
+        take_out(worker);
 }
 
 void worker_notify_hear(struct worker *worker)

@@ -44,6 +44,16 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
     struct activation_listener *listeners = calloc(settings->listener_count + 1, sizeof *listeners);
     if (!listeners)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    const struct vault *vault = &worker->generation->service->vaulting.vault;
+    const char **stored = calloc(vault->descriptor_count + 1, sizeof *stored);
+    if (!stored) {
+        free(listeners);
+        return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
+    }
+    unsigned stored_count = 0;
+    for (const struct vault_entry *entry = vault->entries; entry; entry = entry->next)
+        for (unsigned i = 0; i < entry->fds.count; i++)
+            stored[stored_count++] = entry->name;
     for (size_t i = 0; i < settings->listener_count; i++)
         listeners[i] = (struct activation_listener){.name = settings->listeners[i].name,
             .address =
@@ -51,6 +61,8 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
     struct activation_request request = {.service = settings,
         .listeners = listeners,
         .listener_count = (unsigned)settings->listener_count,
+        .stored = stored,
+        .stored_count = stored_count,
         .environment = environ,
         .generation = worker->generation->id,
         .worker = worker->index,
@@ -58,8 +70,20 @@ static int prepare(struct worker *worker, struct activation *ret_activation, str
         .notify_address = worker->notify_address,
         .einhorn_path = worker->einhorn_path};
     int r = activation_prepare(&request, ret_activation, error);
+    free(stored);
     free(listeners);
     return r;
+}
+
+/* What is in the vault, behind its sockets: in the order of its names. */
+static void get_stored(const struct worker *worker, const struct activation *activation, int *ret_fds)
+{
+    const struct vault *vault = &worker->generation->service->vaulting.vault;
+    unsigned count = 0;
+    for (const struct vault_entry *entry = activation->stored_count ? vault->entries : NULL; entry;
+         entry = entry->next)
+        for (unsigned i = 0; i < entry->fds.count; i++)
+            ret_fds[count++] = entry->fds.fds[i];
 }
 
 /* Its sockets; its own ones are made now, where it has no predecessor. */
@@ -92,7 +116,8 @@ static void make_filter(struct worker *worker, struct capture_filter *ret_filter
 static int make_process(
     struct worker *worker, const struct activation *activation, int control, struct error *error)
 {
-    int *fds = calloc(activation->inherited_count + 1, sizeof *fds);
+    unsigned count = activation->inherited_count + activation->stored_count;
+    int *fds = calloc(count + 1, sizeof *fds);
     if (!fds)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     int r = get_sockets(worker, activation, fds, error);
@@ -100,7 +125,8 @@ static int make_process(
         free(fds);
         return r;
     }
-    fds[activation->inherited_count] = control;
+    get_stored(worker, activation, fds + activation->inherited_count);
+    fds[count] = control;
     struct capture_filter filter = {.program = {.len = 0}};
     make_filter(worker, &filter);
     struct spawn_request request = {.service = settings_of(worker),
@@ -109,7 +135,7 @@ static int make_process(
         .listen_pid = activation->listen_pid,
         .watchdog_pid = activation->watchdog_pid,
         .fds = fds,
-        .fd_count = activation->inherited_count + 1,
+        .fd_count = count + 1,
         .filter = worker->filtered ? &filter : NULL,
         .pin = pinning_look(worker->generation, activation->argv.items[0])};
     struct spawn spawn = {.pid = 0, .pidfd = -1, .start_fd = -1};

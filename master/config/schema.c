@@ -37,6 +37,10 @@ static const char *const preset_choices[PRESET_COUNT + 1] = {
     [PRESET_DEFAULT] = "default", [PRESET_DEVELOPMENT] = "development", [PRESET_PRODUCTION] = "production"};
 static const char *const memory_choices[CONFIG_MEMORY_COUNT + 1] = {
     [CONFIG_MEMORY_WARN] = "warn", [CONFIG_MEMORY_REFUSE] = "refuse", [CONFIG_MEMORY_OFF] = "off"};
+static const char *const transfer_choices[CONFIG_TRANSFER_COUNT + 1] = {
+    [CONFIG_TRANSFER_AUTO] = "auto", [CONFIG_TRANSFER_OFF] = "off"};
+static const char *const loss_choices[CONFIG_LOSS_COUNT + 1] = {
+    [CONFIG_LOSS_REFUSE] = "refuse", [CONFIG_LOSS_ACCEPT] = "accept"};
 
 /* The order is that of the manual; formatted by hand, so that a row can be read. */
 /* clang-format off */
@@ -177,6 +181,20 @@ static const struct config_key keys[] = {
     {.path = "observe.crashes", .flag = "observe-crashes", SERVICE(observe_crashes), .type = TYPE_NUMBER,
         .fallback = "3", .minimum = 1, .maximum = 1000, .argument = "N",
         .help = "as many crashes of new workers, in the window and the canary together, roll back"},
+    {.path = "state.transfer", .flag = "state-transfer", SERVICE(state_transfer), .type = TYPE_CHOICE,
+        .fallback = "auto", .choices = transfer_choices, .argument = "WHEN",
+        .help = "whether the state of native workers, and their connections, go to the next version: auto (what they "
+                "say that they have), or off (it begins with none)"},
+    {.path = "state.stall", .flag = "state-stall", SERVICE(state_stall_ms), .type = TYPE_DURATION,
+        .fallback = "10s", .minimum = 100, .maximum = DAY, .argument = "TIME",
+        .help = "an upgrade fails when nothing of the state has moved for so long"},
+    {.path = "state.freeze", .flag = "state-freeze", SERVICE(state_freeze_ms), .type = TYPE_DURATION,
+        .fallback = "2s", .minimum = 1, .maximum = HOUR, .argument = "TIME",
+        .help = "longest pause for the last changes, from the freeze to the switch; then the old version goes on"},
+    {.path = "rollback.loss", .flag = "rollback-loss", SERVICE(rollback_loss), .type = TYPE_CHOICE,
+        .fallback = "refuse", .choices = loss_choices, .argument = "WHAT",
+        .help = "whether a new version that turns out bad, while its workers live, is rolled back though what it has "
+                "changed can't go back: refuse (it stays, and that is said), or accept"},
     {.path = "steps", SERVICE(steps), .type = TYPE_STEPS, .maximum = STEPS_MAX, .unset = "none",
         .help = "commands of your own before or after phases of an upgrade: a list of maps, in the file alone; one "
                 "that fails before the commit ends the upgrade"},
@@ -258,6 +276,13 @@ static const struct config_key keys[] = {
     {.path = "recycle.memory", .flag = "recycle-memory", SERVICE(recycle_memory), .type = TYPE_SIZE,
         .minimum = MEBIBYTE, .maximum = INT64_C(1) << 50, .unset = "never", .argument = "SIZE",
         .help = "the same once it has so much memory"},
+    {.path = "vault.entries", .flag = "vault-entries", SERVICE(vault_entries), .type = TYPE_NUMBER,
+        .fallback = "512", .maximum = 4096, .argument = "N",
+        .help = "most descriptors that are kept for the workers in the vault (FDSTORE=1 of sd_notify, or libgapless); "
+                "0: none are"},
+    {.path = "vault.bytes", .flag = "vault-bytes", SERVICE(vault_bytes), .type = TYPE_SIZE, .fallback = "256M",
+        .maximum = INT64_C(1) << 50, .argument = "SIZE",
+        .help = "most bytes that the files there may have together, those in memory included"},
     {.path = "before", STEP(phase), .type = TYPE_PHASE, .choices = upgrade_phase_names,
         .help = "the phase before which it runs; this or after"},
     {.path = "after", STEP(phase), .type = TYPE_PHASE, .choices = upgrade_phase_names,

@@ -200,6 +200,22 @@ int value_size(const char *text, uint64_t maximum, uint64_t *ret_bytes, struct e
     return 0;
 }
 
+struct value_text value_size_text(uint64_t bytes)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    struct value_text ret;
+    double amount = (double)bytes / 1024;
+    size_t unit = 0;
+    /* 1023.95 would be printed as 1024.0. */
+    for (; amount >= 1023.95 && unit + 1 < sizeof units / sizeof *units; unit++)
+        amount /= 1024;
+    if (bytes < 1024)
+        snprintf(ret.text, sizeof ret.text, "%u byte%s", (unsigned)bytes, bytes == 1 ? "" : "s");
+    else
+        snprintf(ret.text, sizeof ret.text, "%.1f %s", amount, units[unit]);
+    return ret;
+}
+
 int value_choice(const char *text, const char *const *choices, unsigned *ret_index, struct error *error)
 {
     char list[128] = "";

@@ -75,6 +75,9 @@ struct value_text {
 };
 struct value_text value_duration_text(int64_t ms);
 
+/* A size to be read by people: "17 bytes", "1.5 GiB". */
+struct value_text value_size_text(uint64_t bytes);
+
 /* The name of a signal without SIG; "RTMIN+3". */
 struct value_text value_signal_text(int number);
 

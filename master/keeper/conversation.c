@@ -230,6 +230,7 @@ static int receive_one(struct keeper *keeper)
     }
     if (r == -EMFILE) {
         log_event(LOG_ERROR, "an entry is lost when the master dies", LOG_S("error", error.message));
+        protobuf_c_message_free_unpacked(message, NULL);
         return 1;
     }
     if (r != -EPIPE)
