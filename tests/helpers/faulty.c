@@ -215,6 +215,43 @@ static void unexpected_fds(void)
     send_hello(GAPLESS__CONTROL__PROTOCOL__PROTOCOL_VERSION, &fd, 1);
 }
 
+static void too_many_fds_after_ready(void)
+{
+    begin_well();
+    send_ready();
+    too_many_fds();
+}
+
+/* Beside a message of a later version, which is ignored else. */
+static void unexpected_fds_after_ready(void)
+{
+    begin_well();
+    send_ready();
+    int fds[3] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+    send_packet("\xfa\x3f\x00", 3, fds, 3); /* field 1023 */
+}
+
+/* A message of the vault with an empty body, all of whose fields are their defaults. */
+static void send_vault(Gapless__Control__Control__BodyCase body, const int *fds, unsigned fd_count)
+{
+    const uint8_t data[] = {(uint8_t)(body << 3 | 2), 0};
+    send_packet(data, sizeof data, fds, fd_count);
+}
+
+static void vault_before_hello(void)
+{
+    int fd = STDERR_FILENO;
+    send_vault(GAPLESS__CONTROL__CONTROL__BODY_PUT, &fd, 1);
+}
+
+static void get_with_fds_after_ready(void)
+{
+    begin_well();
+    send_ready();
+    int fds[2] = {STDOUT_FILENO, STDERR_FILENO};
+    send_vault(GAPLESS__CONTROL__CONTROL__BODY_GET, fds, 2);
+}
+
 static void double_hello(void)
 {
     begin_well();
@@ -326,6 +363,10 @@ static const struct misbehaviour {
     {"truncated", truncated},
     {"too-many-fds", too_many_fds},
     {"unexpected-fds", unexpected_fds},
+    {"too-many-fds-after-ready", too_many_fds_after_ready},
+    {"unexpected-fds-after-ready", unexpected_fds_after_ready},
+    {"vault-before-hello", vault_before_hello},
+    {"get-with-fds-after-ready", get_with_fds_after_ready},
     {"double-hello", double_hello},
     {"ready-before-hello", ready_before_hello},
     {"ready-before-listeners", ready_before_listeners},
