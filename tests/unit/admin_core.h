@@ -40,7 +40,7 @@ struct core {
     unsigned status, upgrade, rollback, restart, stop, cancelled, refused;
     struct admin_request *request; /* the last one that was not answered at once */
     char service[64];
-    bool no_wait, dry_run;
+    bool no_wait, dry_run, force;
     struct error why;
     uid_t refused_uid;
     /* What to do. */
@@ -99,6 +99,7 @@ static void core_rollback(
     core->request = request;
     snprintf(core->service, sizeof core->service, "%s", rollback->service ? rollback->service : "");
     core->no_wait = rollback->has_no_wait && rollback->no_wait;
+    core->force = rollback->has_force && rollback->force;
 }
 
 static void core_restart(

@@ -12,16 +12,26 @@
 
 #include <cmocka.h>
 
-struct channel *peer_open(void)
+static struct channel *open_with(unsigned accept_fds)
 {
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
     char number[16];
     snprintf(number, sizeof number, "%d", ends[1]);
     setenv("GAPLESS_FD", number, 1);
-    struct channel *peer = channel_new(&ends[0], 0);
+    struct channel *peer = channel_new(&ends[0], accept_fds);
     assert_non_null(peer);
     return peer;
+}
+
+struct channel *peer_open(void)
+{
+    return open_with(0);
+}
+
+struct channel *peer_open_taking(void)
+{
+    return open_with(FD_LIST_MAX);
 }
 
 void peer_send(struct channel *peer, Gapless__Control__Control *message, const int *fds, unsigned fd_count)
@@ -101,9 +111,21 @@ void peer_send_refusal(struct channel *peer, const char *reason)
     peer_send(peer, &message, NULL, 0);
 }
 
+/* A message without descriptors. */
 static int receive(struct channel *peer, ProtobufCMessage **message)
 {
-    return channel_receive(peer, &gapless__control__control__descriptor, message, NULL, NULL);
+    struct fd_list fds = {.count = 0};
+    int r = channel_receive(peer, &gapless__control__control__descriptor, message, &fds, NULL);
+    assert_int_equal(fds.count, 0);
+    return r;
+}
+
+Gapless__Control__Control *peer_look(struct channel *peer, struct fd_list *ret_fds)
+{
+    ProtobufCMessage *message = NULL;
+    int r = channel_receive(peer, &gapless__control__control__descriptor, &message, ret_fds, NULL);
+    assert_true(r == 0 || r == 1);
+    return r == 1 ? (Gapless__Control__Control *)message : NULL;
 }
 
 Gapless__Control__Control *peer_receive(struct channel *peer)

@@ -11,6 +11,8 @@
 
 /* A socket pair: one end becomes GAPLESS_FD, the other the returned channel. */
 struct channel *peer_open(void);
+/* The same, where descriptors may come from the worker. */
+struct channel *peer_open_taking(void);
 
 void peer_send(struct channel *peer, Gapless__Control__Control *message, const int *fds, unsigned fd_count);
 void peer_send_raw(struct channel *peer, const void *data, size_t size);
@@ -27,6 +29,8 @@ void peer_send_refusal(struct channel *peer, const char *reason);
 
 /* The next message of the worker, which must be there: the caller's. */
 Gapless__Control__Control *peer_receive(struct channel *peer);
+/* The same, or NULL: nothing is there; with its descriptors. */
+Gapless__Control__Control *peer_look(struct channel *peer, struct fd_list *ret_fds);
 /* Receives a message and expects this body. */
 void peer_expect(struct channel *peer, Gapless__Control__Control__BodyCase body);
 void peer_expect_acknowledge(struct channel *peer, uint64_t batch, unsigned received);

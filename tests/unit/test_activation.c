@@ -119,6 +119,44 @@ static void without_activation_only_named_listeners_are_inherited(void **unused)
     activation_done(&activation);
 }
 
+static void what_is_stored_follows_in_the_convention_of_systemd_alone(void **unused)
+{
+    static const char *const names[] = {"counter", "client", "client"};
+    char *command[] = {"server", "{fds:,}", NULL};
+    struct config_service service = {
+        .name = "s", .command = command, .activation = ACTIVATION_EINHORN, .vault_entries = 64};
+    struct activation_request request = request_for(&service);
+    request.stored = names;
+    request.stored_count = 3;
+    struct activation activation;
+    assert_int_equal(activation_prepare(&request, &activation, NULL), 0);
+    assert_string_equal(activation.argv.items[1], "3,4,5,");
+    assert_string_equal(value(&activation, "LISTEN_FDS"), "6");
+    assert_string_equal(value(&activation, "LISTEN_FDNAMES"), "web:tcp_[__1]_81:ux:counter:client:client");
+    assert_string_equal(value(&activation, "SERVER_STARTER_PORT"), "127.0.0.1:80=3;[::1]:81=4;/run/x=5");
+    assert_string_equal(value(&activation, "EINHORN_FD_COUNT"), "3");
+    assert_string_equal(value(&activation, "FDSTORE"), "64");
+    assert_int_equal(activation.stored_count, 3);
+    assert_int_equal(activation.control_fd, 9);
+    activation_done(&activation);
+
+    request.listener_count = 0;
+    service.vault_entries = 0;
+    assert_int_equal(activation_prepare(&request, &activation, NULL), 0);
+    assert_string_equal(value(&activation, "LISTEN_FDS"), "3");
+    assert_string_equal(value(&activation, "LISTEN_FDNAMES"), "counter:client:client");
+    assert_null(value(&activation, "SERVER_STARTER_PORT"));
+    assert_null(value(&activation, "FDSTORE"));
+    activation_done(&activation);
+
+    service.activation = ACTIVATION_NONE;
+    assert_int_equal(activation_prepare(&request, &activation, NULL), 0);
+    assert_null(value(&activation, "LISTEN_FDS"));
+    assert_int_equal(activation.stored_count, 0);
+    assert_int_equal(activation.control_fd, 3);
+    activation_done(&activation);
+}
+
 static void a_wrong_placeholder_is_named(void **unused)
 {
     static const char *const wrong[] = {"{fd:wbe}", "{fd:", "x{fd:web", "{fds:;"};
@@ -152,6 +190,7 @@ int main(void)
         cmocka_unit_test(what_another_manager_said_is_left_out),
         cmocka_unit_test(a_watchdog_is_told_with_room_for_the_pid),
         cmocka_unit_test(without_activation_only_named_listeners_are_inherited),
+        cmocka_unit_test(what_is_stored_follows_in_the_convention_of_systemd_alone),
         cmocka_unit_test(a_wrong_placeholder_is_named),
         cmocka_unit_test(other_braces_are_text),
     };

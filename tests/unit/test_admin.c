@@ -46,9 +46,17 @@ static void admin_gives_the_core_rollback_restart_and_dry_run(void **state)
     peer_send(&peer, frame, request_frame(&request, frame));
     assert_true(core_run_until(core, core->rollback == 1));
     assert_string_equal(core->service, "web");
-    assert_false(core->no_wait);
+    assert_false(core->no_wait || core->force);
     admin_reply_result(core->request, 3, "nothing to go back to");
     peer_expect_result(core, &peer, 3, "nothing to go back to");
+    peer_close(&peer);
+    rollback.has_force = rollback.force = 1;
+    peer_connect(&peer, core->path);
+    peer_send(&peer, frame, request_frame(&request, frame));
+    assert_true(core_run_until(core, core->rollback == 2));
+    assert_true(core->force);
+    admin_reply_result(core->request, 0, "");
+    peer_expect_result(core, &peer, 0, "");
     peer_close(&peer);
     Gapless__Admin__RestartRequest restart = GAPLESS__ADMIN__RESTART_REQUEST__INIT;
     restart.has_no_wait = restart.no_wait = 1;

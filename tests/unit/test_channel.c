@@ -113,6 +113,9 @@ static int receive_number(struct channel *channel, uint64_t *ret_number, struct 
         *ret_number =
             message->body_case == GAPLESS__CONTROL__CONTROL__BODY_DRAIN ? message->drain->timeout_ms : 0;
         gapless__control__control__free_unpacked(message, NULL);
+    } else if (r == -EMFILE) {
+        assert_non_null(any); /* so that its sender can be told */
+        protobuf_c_message_free_unpacked(any, NULL);
     } else {
         assert_null(any);
     }

@@ -151,7 +151,7 @@ static void rollback_and_restart_ask_for_what_they_are(void **state)
     world_receive(world);
     assert_int_equal(world->request->body_case, GAPLESS__ADMIN__REQUEST__BODY_ROLLBACK);
     assert_string_equal(world->request->rollback->service, "web");
-    assert_false(world->request->rollback->no_wait);
+    assert_false(world->request->rollback->no_wait || world->request->rollback->force);
     gapless__admin__request__free_unpacked(world->request, NULL);
     world->request = NULL;
     world_send_progress(world, "switch", "generation 1 serves again", 10);
@@ -168,6 +168,28 @@ static void rollback_and_restart_ask_for_what_they_are(void **state)
     world_send_result(world, 3, "an upgrade of web is under way");
     assert_int_equal(world_end(world), 3);
     assert_string_equal(world->err, "gapless: the restart was refused: an upgrade of web is under way\n");
+}
+
+static void rollback_may_be_forced_and_nothing_else(void **state)
+{
+    struct world *world = *state;
+    world->listen_fd = world_listen(world->path);
+    world_start(world, verb_rollback, "--force", "web", "--admin", world->path);
+    world_receive(world);
+    assert_true(world->request->rollback->has_force && world->request->rollback->force);
+    assert_string_equal(world->request->rollback->service, "web");
+    world_send_result(world, 3, "12 changes made since the switch would be lost");
+    assert_int_equal(world_end(world), 3);
+    assert_string_equal(
+        world->err, "gapless: the rollback was refused: 12 changes made since the switch would be lost\n");
+    int (*const others[])(int, char *const[]) = {verb_upgrade, verb_restart};
+    for (size_t i = 0; i < 2; i++) {
+        world_start(world, others[i], "--force", "--admin", world->path);
+        assert_int_equal(world_end(world), 2);
+        assert_non_null(strstr(world->err, "--force"));
+    }
+    world_start(world, verb_rollback, "--dry-run", "--admin", world->path);
+    assert_int_equal(world_end(world), 2);
 }
 
 static void result_is_the_exit_code(void **state)
@@ -464,6 +486,7 @@ int main(void)
         CASE(dry_run_prints_the_plan),
         CASE(upgrade_that_was_rolled_back_says_so),
         CASE(rollback_and_restart_ask_for_what_they_are),
+        CASE(rollback_may_be_forced_and_nothing_else),
         CASE(result_is_the_exit_code),
         CASE(replies_may_come_in_pieces),
         CASE(reply_of_a_later_master_is_passed_over),

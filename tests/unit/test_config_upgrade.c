@@ -41,6 +41,8 @@ static void nothing_is_tested_unless_it_is_said(void **state)
     assert_int_equal(service->drain_max_draining, 2);
     assert_int_equal(service->drain_max_age_ms, 0);
     assert_int_equal(service->drain_max_memory, 0);
+    assert_int_equal(service->vault_entries, 512);
+    assert_int_equal(service->vault_bytes, 256 << 20);
     assert_int_equal(service->said[0] | service->said[1], UINT64_C(1) << __builtin_ctzll(service->said[0]));
     assert_true(config_is_said(service, "command"));
     config_unref(config);
@@ -70,6 +72,8 @@ static void check_upgrade(const struct config_service *service)
     assert_int_equal(service->watchdog_ms, 3000);
     assert_true(service->recycle_requests == UINT64_C(1) << 53);
     assert_int_equal(service->recycle_age_ms, 86400000);
+    assert_int_equal(service->vault_entries, 0);
+    assert_true(service->vault_bytes == UINT64_C(1) << 30);
     assert_true(service->recycle_memory == UINT64_C(8) << 30);
     assert_int_equal(service->drain_max_draining, 4);
     assert_int_equal(service->drain_max_age_ms, 3600000);
@@ -84,7 +88,7 @@ static void every_flag_reaches_its_place(void **state)
         "--health-probe=http:/healthz", "--health-interval=500ms", "--health-timeout=250ms",
         "--health-failures=5", "--watchdog=3s", "--recycle-requests=9007199254740992", "--recycle-age=1d",
         "--recycle-memory=8G", "--drain-max-draining=4", "--drain-max-age=1h", "--drain-max-memory=512M",
-        "server", NULL});
+        "--vault-entries=0", "--vault-bytes=1G", "server", NULL});
     check_upgrade(config->services);
     config_unref(config);
 }
@@ -107,7 +111,8 @@ static void every_key_reaches_its_place(void **state)
                 "    health: {probe: 'http:/healthz', interval: 500ms, timeout: 250ms, failures: 5}\n"
                 "    watchdog: 3s\n"
                 "    recycle: {requests: 9007199254740992, age: 1d, memory: 8GiB}\n"
-                "    drain: {max_draining: 4, max_age: 1h, max_memory: 512MiB}\n",
+                "    drain: {max_draining: 4, max_age: 1h, max_memory: 512MiB}\n"
+                "    vault: {entries: 0, bytes: 1GiB}\n",
             checks[i], canaries[i]);
         struct config *config = load_text(text);
         check_upgrade(config->services);
@@ -183,8 +188,9 @@ static void mistakes_in_steps_are_placed(void **state)
         {STEPS "    - {before: switch, run: x}\n    - {run: x, run: y, before: switch}\n",
             "w.yaml:6:16: services.web.steps[1].run: the key is there twice, first in line 6"},
         {STEPS "    - {before: swich, run: x}\n",
-            "w.yaml:5:16: services.web.steps[0].before: 'swich' is not validate, spawn, ready, smoke, "
-            "canary, switch, observe, commit or retire; did you mean switch?"},
+            "w.yaml:5:16: services.web.steps[0].before: 'swich' is not validate, spawn, ready, snapshot, "
+            "smoke, "
+            "canary, freeze, import, switch, observe, commit or retire; did you mean switch?"},
         {STEPS "    - {before: switch, after: spawn, run: x}\n",
             "w.yaml:5:31: services.web.steps[0].after: before and after exclude each other: write a step for "
             "each"},
@@ -240,6 +246,7 @@ static void values_have_their_bounds(void **state)
     REFUSE("--recycle-age: '999ms' is out of range: 1s to 365d", "--recycle-age", "999ms", "server");
     REFUSE(
         "--recycle-memory: '1K' is out of range: at least 1048576 bytes", "--recycle-memory", "1K", "server");
+    REFUSE("--vault-entries: '4097' is out of range: 0 to 4096", "--vault-entries", "4097", "server");
     REFUSE("--drain-max-draining: '17' is out of range: 1 to 16", "--drain-max-draining", "17", "server");
     REFUSE("--observe-crashes: '0' is out of range: 1 to 1000", "--observe-crashes", "0", "server");
     REFUSE("--preset: 'prod' is not default, development or production; did you mean production?", "--preset",

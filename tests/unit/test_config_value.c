@@ -104,6 +104,17 @@ static void duration_text_is_read_back(void **state)
     assert_string_equal(value_duration_text(90000).text, "1m30s");
 }
 
+static void size_text_is_for_people(void **state)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {{0, "0 bytes"}, {1, "1 byte"}, {1023, "1023 bytes"}, {1024, "1.0 KiB"}, {1536, "1.5 KiB"},
+        {1048575, "1.0 MiB"}, {UINT64_C(1) << 30, "1.0 GiB"}, {UINT64_MAX, "16.0 EiB"}};
+    for (size_t i = 0; i < LENGTH(cases); i++)
+        assert_string_equal(value_size_text(cases[i].bytes).text, cases[i].text);
+}
+
 static void size_reads_powers_of_1024(void **state)
 {
     static const struct {
@@ -365,6 +376,7 @@ int main(void)
         cmocka_unit_test(duration_refuses_what_it_cannot_tell),
         cmocka_unit_test(duration_may_be_never_only_where_that_is_said),
         cmocka_unit_test(duration_text_is_read_back),
+        cmocka_unit_test(size_text_is_for_people),
         cmocka_unit_test(size_reads_powers_of_1024),
         cmocka_unit_test(number_tells_a_wrong_one_from_one_out_of_range),
         cmocka_unit_test(octal_reads_permissions_only),

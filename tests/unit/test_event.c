@@ -103,7 +103,7 @@ static int set_up(void **state)
 
     w.peer = peer_open();
     int page;
-    assert_int_equal(native_count_create(&w.count, &page, NULL), 0);
+    assert_int_equal(native_count_create(COUNTERS_VERSION, &w.count, &page, NULL), 0);
     peer_send_welcome_counters(w.peer, 1, COUNTERS_VERSION, &page, 1);
     close(page);
     peer_send_listeners(w.peer, 1, true, "web", &w.listener, 1);
@@ -141,6 +141,7 @@ static void begin(void)
 {
     assert_int_equal(gapless_http_listen(w.http, NULL, NULL), 0);
     assert_int_equal(gapless_event_ready(w.e, NULL), 0);
+    peer_expect(w.peer, GAPLESS__CONTROL__CONTROL__BODY_DESCRIBE);
     peer_expect(w.peer, GAPLESS__CONTROL__CONTROL__BODY_READY);
 }
 

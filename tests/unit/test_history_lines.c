@@ -85,6 +85,54 @@ static void upgrade_is_a_row_that_says_how_and_where_it_ended(void **state)
         "gapless rollback, by uid 7 pid 8");
 }
 
+#define MOVED(lost)                                                                                          \
+    "\"transfer\":{\"records\":1000000,\"bytes\":1073741824,\"snapshot_ms\":2310.004,\"pause_ms\":3.2,"      \
+    "\"kept\":0,\"dropped\":0,\"changes_lost\":" lost "}"
+
+static void changes_that_a_rollback_has_lost_are_in_its_row(void **state)
+{
+    static const struct {
+        const char *transfer, *said;
+    } cases[] = {{MOVED("0"), ""}, {MOVED("1"), ", 1 change lost"}, {MOVED("1200"), ", 1,200 changes lost"},
+        {MOVED("null"), ", changes lost"}, {"\"transfer\":null", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[1024], outcome[128];
+        snprintf(line, sizeof line,
+            UPGRADE(1) "\"from\":1,\"to\":2," TIMES
+                       "\"outcome\":\"rolled_back\",\"phase\":\"observe\",\"lost\":2,%s}\n",
+            cases[i].transfer);
+        snprintf(
+            outcome, sizeof outcome, "rolled_back in observe after 2.34 s, 2 requests lost%s", cases[i].said);
+        expect_row(line, "upgrade", "1 to 2, by uid 0 pid 9", outcome, "-");
+    }
+}
+
+static void verbose_says_what_went_over(void **state)
+{
+    static const struct {
+        const char *keys, *said;
+    } cases[] = {
+        {MOVED("0") ",\"moved\":64",
+            "; state: 1,000,000 records, 1.0 GiB in 2.31 s, pause 3.2 ms; 64 connections moved\n"},
+        {"\"transfer\":{\"records\":1,\"bytes\":17,\"snapshot_ms\":0.5,\"pause_ms\":null,\"kept\":2,"
+         "\"dropped\":"
+         "1},\"moved\":0",
+            "; state: 1 record, 17 bytes in 0.5 ms, of unknown segments: 2 kept, 1 dropped\n"},
+        {"\"transfer\":null,\"moved\":1", "; 1 connection moved\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[1024], expected[256];
+        snprintf(line, sizeof line,
+            UPGRADE(1) TIMES "\"outcome\":\"done\",\"phases\":[{\"name\":\"spawn\",\"ms\":1}],%s}\n",
+            cases[i].keys);
+        snprintf(expected, sizeof expected, "  spawn 1 ms%s", cases[i].said);
+        char *printed = read_and_print(line, true);
+        if (!strstr(printed, expected))
+            fail_msg("no %s in %s", expected, printed);
+        free(printed);
+    }
+}
+
 static void other_events_have_their_row(void **state)
 {
     expect_row(
@@ -139,6 +187,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(upgrade_is_a_row_that_says_how_and_where_it_ended),
+        cmocka_unit_test(changes_that_a_rollback_has_lost_are_in_its_row),
+        cmocka_unit_test(verbose_says_what_went_over),
         cmocka_unit_test(other_events_have_their_row),
         cmocka_unit_test(verbose_has_a_line_more_for_an_upgrade_alone),
         cmocka_unit_test(what_is_unknown_or_was_dropped_is_a_note),

@@ -87,6 +87,15 @@ static struct history_record full(enum history_event event)
         .lost = {.known = true, .count = 17},
         .idle_closed = 9,
         .farewell = {.known = true, .counts = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
+        .transfer = {.known = true,
+            .records = 1000000,
+            .bytes = 1073741824,
+            .kept = 12,
+            .dropped = 3,
+            .snapshot_us = 2310004,
+            .pause_us = 3210,
+            .changes_lost = {.known = true, .count = 5}},
+        .moved = 64,
         .generation = 5,
         .workers = 4,
         .worker = 0,
@@ -149,6 +158,57 @@ static void fields_are_read_back(void **state)
     }
     assert_int_equal(again.idle_closed, 9);
     assert_memory_equal(&again.farewell, &record.farewell, sizeof again.farewell);
+    const struct history_transfer *transfer = &again.transfer;
+    assert_true(transfer->known && transfer->changes_lost.known);
+    assert_int_equal(transfer->records, 1000000);
+    assert_int_equal(transfer->bytes, 1073741824);
+    assert_int_equal(transfer->kept, 12);
+    assert_int_equal(transfer->dropped, 3);
+    assert_int_equal(transfer->snapshot_us, 2310004);
+    assert_int_equal(transfer->pause_us, 3210);
+    assert_int_equal(transfer->changes_lost.count, 5);
+    assert_int_equal(again.moved, 64);
+}
+
+static void expect_in_line(const struct history_record *record, const char *part)
+{
+    char *line = line_of(record);
+    if (!strstr(line, part))
+        fail_msg("no %s in %s", part, line);
+    free(line);
+    assert_survives(record);
+}
+
+/* A number, or null where there is none. */
+static void state_that_moved_has_its_figures(void **state)
+{
+    struct history_record record = full(HISTORY_UPGRADE);
+    expect_in_line(&record,
+        ",\"transfer\":{\"records\":1000000,\"bytes\":1073741824,\"snapshot_ms\":2310.004,"
+        "\"pause_ms\":3.21,\"kept\":12,\"dropped\":3,\"changes_lost\":5},\"moved\":64,");
+    record.transfer.pause_us = -1;
+    record.transfer.changes_lost = (struct history_lost){.known = false};
+    expect_in_line(&record,
+        "\"snapshot_ms\":2310.004,\"pause_ms\":null,\"kept\":12,\"dropped\":3,\"changes_lost\":null}");
+    record.transfer = (struct history_transfer){.known = false};
+    expect_in_line(&record, ",\"transfer\":null,\"moved\":64,");
+}
+
+/* From before state was moved; and one that lacks what a later version may leave out. */
+static void line_without_state_has_none(void **state)
+{
+    struct history_record record;
+    assert_int_equal(parse(HEAD "\"event\":\"upgrade\",\"outcome\":\"done\"}", &record), 0);
+    assert_false(record.transfer.known);
+    assert_int_equal(record.moved, 0);
+    assert_int_equal(parse(HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":null}", &record), 0);
+    assert_false(record.transfer.known);
+    assert_int_equal(
+        parse(HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":0}}", &record),
+        0);
+    assert_true(record.transfer.known);
+    assert_int_equal(record.transfer.pause_us, -1);
+    assert_false(record.transfer.changes_lost.known);
 }
 
 static void line_is_what_the_page_shows(void **state)
@@ -231,6 +291,9 @@ static struct history_record longest(void)
     }
     for (size_t i = 0; i < HISTORY_FAREWELL_COUNTS; i++)
         record.farewell.counts[i] = INT64_MAX;
+    record.transfer.records = record.transfer.bytes = record.transfer.kept = INT64_MAX;
+    record.transfer.dropped = record.transfer.changes_lost.count = record.moved = INT64_MAX;
+    record.transfer.snapshot_us = record.transfer.pause_us = 999999999999999;
     record.step_count = 0;
     record.cut = false;
     return record;
@@ -368,6 +431,19 @@ static void what_is_no_record_is_refused(void **state)
         HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"steps\":[{\"ms\":1,\"outcome\":\"done\"}]}",
         HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"cut\":1}",
         HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"crashes\":-1}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"moved\":null}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"moved\":-1}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":17}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":[]}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{}}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":null}}",
+        HEAD
+        "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":1,\"pause_ms\":\"1\"}}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":1,\"pause_ms\":-1}}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":1,\"records\":1.5}}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":1,\"kept\":null}}",
+        HEAD "\"event\":\"upgrade\",\"outcome\":\"done\",\"transfer\":{\"snapshot_ms\":1,\"changes_lost\":"
+             "\"unknown\"}}",
         HEAD "\"event\":\"crash\",\"lost\":-1}",
         HEAD "\"event\":\"crash\",\"lost\":\"7\"}",
         HEAD "\"event\":\"restart\"}",
@@ -439,6 +515,8 @@ int main(void)
         cmocka_unit_test(line_is_what_the_page_shows),
         cmocka_unit_test(text_that_is_not_utf8_is_replaced),
         cmocka_unit_test(lost_requests_that_nobody_knows_are_null),
+        cmocka_unit_test(state_that_moved_has_its_figures),
+        cmocka_unit_test(line_without_state_has_none),
         cmocka_unit_test(upgrade_without_a_kind_is_an_upgrade),
         cmocka_unit_test(longest_record_fits_into_a_line),
         cmocka_unit_test(steps_that_do_not_fit_are_left_out_and_that_is_said),

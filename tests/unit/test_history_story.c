@@ -184,6 +184,32 @@ static void lost_requests_of_one_crash_that_nobody_knows_make_all_unknown(void *
     assert_int_equal(told.phase_count, 0);
 }
 
+static void state_and_connections_that_moved_are_in_its_record(void **state)
+{
+    struct world *world = *state;
+    struct service *service = &world->service;
+    struct history_transfer transfer = {
+        .known = true, .records = 7, .pause_us = -1, .changes_lost.known = true};
+    history_upgrade_begins(service, 5, HISTORY_KIND_UPGRADE);
+    history_upgrade_transfer(service, 5, &transfer);
+    transfer.records = 8;
+    transfer.pause_us = 3200;
+    history_upgrade_transfer(service, 5, &transfer); /* what is told last holds */
+    history_upgrade_moved(service, 5, 64);
+    history_upgrade_moved(service, 5, 3);
+    history_upgrade_transfer(service, 6, &transfer); /* has no story */
+    history_upgrade_moved(service, 6, 3);
+    history_upgrade_ended(service, 5, &(const struct history_end){.outcome = HISTORY_ROLLED_BACK});
+    assert_true(told.transfer.known);
+    assert_int_equal(told.transfer.records, 8);
+    assert_int_equal(told.transfer.pause_us, 3200);
+    assert_int_equal(told.moved, 67);
+    history_upgrade_begins(service, 5, HISTORY_KIND_UPGRADE);
+    history_upgrade_ended(service, 5, &(const struct history_end){.outcome = HISTORY_FAILED});
+    assert_false(told.transfer.known);
+    assert_int_equal(told.moved, 0);
+}
+
 static void steps_are_undone_from_the_last_one_of_that_name(void **state)
 {
     struct world *world = *state;
@@ -255,6 +281,16 @@ static void later_master_goes_on_with_the_story(void **state)
     world->old.idle_closed = 3;
     world->old.farewell = (struct history_farewell){.known = true, .counts = {1, 2, 3}};
     history_generation_gone(service, &world->old);
+    const struct history_transfer transfer = {.known = true,
+        .records = 1,
+        .bytes = 2,
+        .kept = 3,
+        .dropped = 4,
+        .snapshot_us = 5,
+        .pause_us = -1,
+        .changes_lost = {.known = true, .count = 6}};
+    history_upgrade_transfer(service, 5, &transfer);
+    history_upgrade_moved(service, 5, 64);
     history_upgrade_begins(service, 6, HISTORY_KIND_UPGRADE);
 
     struct arena arena = {.blocks = NULL};
@@ -294,6 +330,7 @@ int main(void)
         CASE(upgrade_that_is_taken_back_names_phase_reason_and_who),
         CASE(phase_that_was_told_already_is_not_told_again_at_the_end),
         CASE(lost_requests_of_one_crash_that_nobody_knows_make_all_unknown),
+        CASE(state_and_connections_that_moved_are_in_its_record),
         CASE(steps_are_undone_from_the_last_one_of_that_name),
         CASE(first_upgrade_of_nothing_has_no_retirement),
         CASE(later_master_goes_on_with_the_story),

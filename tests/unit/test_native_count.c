@@ -22,7 +22,7 @@
 
 #include <cmocka.h>
 
-#define ALL_KINDS (COUNTERS_CONNECTIONS | COUNTERS_REQUESTS | COUNTERS_BYTES)
+#define ALL_KINDS (COUNTERS_CONNECTIONS | COUNTERS_REQUESTS | COUNTERS_BYTES | COUNTERS_CHANGES)
 #define MANY ((uint64_t)1 << 32)
 
 static struct native_count *count;
@@ -32,7 +32,7 @@ static struct counters *page; /* as the worker maps it */
 static int set_up(void **state)
 {
     struct error error = {.code = 0};
-    if (native_count_create(&count, &fd, &error) < 0)
+    if (native_count_create(COUNTERS_VERSION, &count, &fd, &error) < 0)
         fail_msg("%s", error.message);
     page = mmap(NULL, COUNTERS_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     assert_ptr_not_equal(page, MAP_FAILED);
@@ -61,20 +61,21 @@ static void assert_nothing_is_known(void)
     assert_false(n.has_connections);
     assert_false(n.has_requests);
     assert_false(n.has_bytes);
-    assert_int_equal(n.connections | n.in_flight | n.requests | n.bytes_in | n.bytes_out, 0);
+    assert_false(n.has_changes);
+    assert_int_equal(n.connections | n.in_flight | n.requests | n.bytes_in | n.bytes_out | n.changes, 0);
 }
 
 static void the_layout_is_that_of_the_protocol(void **state)
 {
     /* By offset, as a client in another language writes it. */
     uint8_t *bytes = (uint8_t *)page;
-    const uint32_t magic = 0x636c7067, kinds = 7;
-    const uint16_t version = 1, size = 64;
+    const uint32_t magic = 0x636c7067, kinds = 15;
+    const uint16_t version = 2, size = 72;
     assert_memory_equal(bytes, &magic, 4);
     assert_memory_equal(bytes + 4, &version, 2);
     assert_memory_equal(bytes + 6, &size, 2);
     memcpy(bytes + 8, &kinds, 4);
-    const uint64_t words[] = {9, 2, 1000, 997, 123, 456};
+    const uint64_t words[] = {9, 2, 1000, 997, 123, 456, 78};
     memcpy(bytes + 16, words, sizeof words);
     struct native_numbers n = numbers();
     assert_true(n.has_connections && n.has_requests && n.has_bytes);
@@ -83,11 +84,36 @@ static void the_layout_is_that_of_the_protocol(void **state)
     assert_int_equal(n.in_flight, 3);
     assert_int_equal(n.bytes_in, 123);
     assert_int_equal(n.bytes_out, 456);
+    assert_true(n.has_changes);
+    assert_int_equal(n.changes, 78);
     const uint32_t miscounted = 2;
     memcpy(bytes + 12, &miscounted, 4);
     n = numbers();
-    assert_true(n.has_connections && !n.has_requests && n.has_bytes);
+    assert_true(n.has_connections && !n.has_requests && n.has_bytes && n.has_changes);
     assert_int_equal(n.requests | n.in_flight, 0);
+}
+
+static void a_page_of_layout_1_has_everything_but_changes(void **state)
+{
+    struct native_count *older;
+    int other = -1;
+    assert_int_equal(native_count_create(1, &older, &other, NULL), 0);
+    uint8_t *bytes = mmap(NULL, COUNTERS_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+    assert_ptr_not_equal(bytes, MAP_FAILED);
+    const uint8_t begin[8] = {0x67, 0x70, 0x6c, 0x63, 1, 0, 64, 0};
+    assert_memory_equal(bytes, begin, sizeof begin);
+    struct counters *first = (struct counters *)bytes;
+    first->kinds = ALL_KINDS;
+    first->requests_begun = 5;
+    first->changes = 17; /* not a part of it */
+    struct native_numbers n;
+    native_count_read(older, &n);
+    assert_true(n.has_connections && n.has_requests && n.has_bytes && !n.has_changes);
+    assert_int_equal(n.in_flight, 5);
+    assert_int_equal(n.changes, 0);
+    munmap(bytes, COUNTERS_PAGE);
+    native_count_free(older);
+    close(other);
 }
 
 static void a_page_that_nobody_writes_is_unknown_and_not_zero(void **state)
@@ -103,6 +129,7 @@ static void each_kind_is_known_once_it_is_declared(void **state)
         assert_int_equal(n.has_connections, (kinds & COUNTERS_CONNECTIONS) != 0);
         assert_int_equal(n.has_requests, (kinds & COUNTERS_REQUESTS) != 0);
         assert_int_equal(n.has_bytes, (kinds & COUNTERS_BYTES) != 0);
+        assert_int_equal(n.has_changes, (kinds & COUNTERS_CHANGES) != 0);
     }
     page->kinds = ~(uint32_t)ALL_KINDS; /* of a later version */
     assert_nothing_is_known();
@@ -145,6 +172,12 @@ static void impossible_numbers_are_unknown(void **state)
     page->bytes_in = 0;
     page->bytes_out = (uint64_t)INT64_MAX + 1;
     assert_false(numbers().has_bytes);
+    page->changes = INT64_MAX;
+    assert_true(numbers().has_changes);
+    page->changes++;
+    n = numbers();
+    assert_false(n.has_changes);
+    assert_int_equal(n.changes, 0);
 }
 
 static void another_layout_is_unknown(void **state)
@@ -154,11 +187,14 @@ static void another_layout_is_unknown(void **state)
     page->magic++;
     assert_nothing_is_known();
     page->magic--;
-    page->version = 2;
-    assert_nothing_is_known();
+    for (uint16_t version = 0; version < 4; version++) {
+        page->version = version; /* 1 and 2 are known, but not with the other one's size */
+        page->size = version == 2 ? 64 : 72;
+        assert_nothing_is_known();
+        page->size = 0;
+        assert_nothing_is_known();
+    }
     page->version = COUNTERS_VERSION;
-    page->size = 0;
-    assert_nothing_is_known();
     page->size = sizeof *page;
     assert_true(numbers().has_requests);
 }
@@ -173,6 +209,7 @@ static void whatever_is_written_is_harmless(void **state)
         struct native_numbers n = numbers();
         assert_true(n.connections < MANY && n.in_flight < MANY && n.in_flight <= n.requests);
         assert_true(n.requests <= INT64_MAX && n.bytes_in <= INT64_MAX && n.bytes_out <= INT64_MAX);
+        assert_true(n.changes <= INT64_MAX);
     }
     memset(page, 0xff, COUNTERS_PAGE);
     assert_nothing_is_known();
@@ -256,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(the_layout_is_that_of_the_protocol),
+        CASE(a_page_of_layout_1_has_everything_but_changes),
         CASE(a_page_that_nobody_writes_is_unknown_and_not_zero),
         CASE(each_kind_is_known_once_it_is_declared),
         CASE(impossible_numbers_are_unknown),

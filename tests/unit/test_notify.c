@@ -60,6 +60,28 @@ static void what_a_watchdog_hears_is_read(void **unused)
     }
 }
 
+static void what_is_to_be_stored_is_read(void **unused)
+{
+    struct notify_message message;
+    assert_int_equal(parse("FDSTORE=1", &message), 0);
+    assert_true(message.fdstore);
+    assert_false(message.fdstoreremove || message.fdpoll_off || message.has_fdname);
+    assert_int_equal(parse("FDNAME=a b\nFDNAME=c\nFDPOLL=0\nFDSTORE=1\nREADY=1", &message), 0);
+    assert_true(message.fdstore && message.fdpoll_off && message.has_fdname && message.ready);
+    assert_string_equal(message.fdname, "a b");
+    assert_int_equal(parse("FDSTOREREMOVE=1\nFDNAME=", &message), 0);
+    assert_true(message.fdstoreremove && message.has_fdname);
+    assert_false(message.fdstore);
+    assert_string_equal(message.fdname, "");
+    assert_int_equal(parse("FDSTORE=0\nFDSTOREREMOVE=\nFDPOLL=1\nXFDNAME=a", &message), 0);
+    assert_false(message.fdstore || message.fdstoreremove || message.fdpoll_off || message.has_fdname);
+    /* One that is too long is so after it was cut. */
+    char text[600] = "FDSTORE=1\nFDNAME=";
+    memset(text + strlen(text), 'x', 300);
+    assert_int_equal(parse(text, &message), 0);
+    assert_int_equal(strlen(message.fdname), 256);
+}
+
 static void a_long_status_is_cut(void **unused)
 {
     char text[2000] = "STATUS=";
@@ -85,6 +107,7 @@ int main(void)
         cmocka_unit_test(ready_and_status_are_read),
         cmocka_unit_test(only_the_exact_assignment_counts),
         cmocka_unit_test(what_a_watchdog_hears_is_read),
+        cmocka_unit_test(what_is_to_be_stored_is_read),
         cmocka_unit_test(a_long_status_is_cut),
         cmocka_unit_test(nonsense_is_refused),
     };

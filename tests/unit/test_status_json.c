@@ -93,7 +93,7 @@ static void status_has_the_keys_that_are_documented(void **state)
         "null}], "
         "\"upgrade\": {\"state\": \"idle\", \"phase\": null, \"started_at\": null, \"reason\": null, "
         "\"from\": null, \"to\": null, \"ends_in_s\": null, \"previous\": null}, "
-        "\"keepalive\": null}]}");
+        "\"keepalive\": null, \"vault\": null}]}");
 }
 
 static void reply_has_only_the_body_that_is_set(void **state)

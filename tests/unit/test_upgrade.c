@@ -49,6 +49,15 @@ static unsigned expected_events(enum upgrade_state state)
     return events;
 }
 
+/* Who may have served is rolled back: from the canary (else it is aborted after all, since nobody has), and
+ * from the switch; with what has changed, once the switch is done. */
+static enum upgrade_state way_back(enum upgrade_state state)
+{
+    if (state == UPGRADE_CANARY || state == UPGRADE_AFTER_CANARY || state == UPGRADE_SWITCH)
+        return UPGRADE_ROLLING_BACK;
+    return state < UPGRADE_SWITCH ? UPGRADE_ABORTING : UPGRADE_RETURNING;
+}
+
 static void check_midway(
     enum upgrade_state state, enum upgrade_event event, enum upgrade_state next, unsigned actions)
 {
@@ -63,11 +72,12 @@ static void check_midway(
     }
     /* Until the commit whatever fails brings the old generation back; afterwards nothing does. */
     if (is_open(state) && (fails || event == UPGRADE_FAILED))
-        assert_int_equal(next, state < UPGRADE_CANARY || state == UPGRADE_BEFORE_SWITCH
-                                   ? UPGRADE_ABORTING
-                                   : UPGRADE_ROLLING_BACK);
-    if (!is_open(state))
-        assert_true(next != UPGRADE_ABORTING && next != UPGRADE_ROLLING_BACK ? true : next == state);
+        assert_int_equal(next, way_back(state));
+    if (!is_open(state) && state != UPGRADE_RETURNING)
+        assert_true(next == state || !upgrade_is_way_back(next) || event == UPGRADE_STOP);
+    /* However the state's return ends, the traffic follows. */
+    if (state == UPGRADE_RETURNING && (event == UPGRADE_DONE || event == UPGRADE_FAILED))
+        assert_int_equal(next, UPGRADE_ROLLING_BACK);
     if (!is_open(state) && fails)
         assert_int_equal(next, state);
     if (event == UPGRADE_STOP)
@@ -133,7 +143,15 @@ static const int64_t stages[] = {10, 20};
 
 static struct upgrade_plan plan_of(bool smoke, bool canary, bool observe)
 {
-    return (struct upgrade_plan){.phases = {true, true, true, smoke, canary, true, observe, true, true},
+    return (struct upgrade_plan){.phases = {[PHASE_VALIDATE] = true,
+                                     [PHASE_SPAWN] = true,
+                                     [PHASE_READY] = true,
+                                     [PHASE_SMOKE] = smoke,
+                                     [PHASE_CANARY] = canary,
+                                     [PHASE_SWITCH] = true,
+                                     [PHASE_OBSERVE] = observe,
+                                     [PHASE_COMMIT] = true,
+                                     [PHASE_RETIRE] = true},
         .stages = 2,
         .stage_us = stages,
         .observe_us = 100};
@@ -157,8 +175,9 @@ static void phases_that_do_not_apply_are_passed_over(void **unused)
     go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_VALIDATE);
     go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_SPAWN);
     go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_READY);
-    assert_int_equal(
-        go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_SWITCH), 1u << PHASE_SMOKE | 1u << PHASE_CANARY);
+    assert_int_equal(go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_SWITCH),
+        1u << PHASE_SNAPSHOT | 1u << PHASE_SMOKE | 1u << PHASE_CANARY | 1u << PHASE_FREEZE |
+            1u << PHASE_IMPORT);
     assert_int_equal(go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_COMMIT), 1u << PHASE_OBSERVE);
     assert_int_equal(upgrade.outcome, UPGRADE_COMMITTED);
     go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_IDLE);
@@ -217,6 +236,27 @@ static void who_has_served_is_rolled_back_and_who_has_not_is_aborted(void **unus
         assert_int_equal(upgrade.outcome, canary ? UPGRADE_ROLLED_BACK : UPGRADE_ABORTED);
         assert_int_equal(upgrade.failed_phase, PHASE_SWITCH);
     }
+}
+
+static void state_goes_over_before_the_switch_and_returns_before_the_traffic(void **unused)
+{
+    struct upgrade upgrade = {.state = UPGRADE_READY};
+    struct upgrade_plan plan = plan_of(false, false, true);
+    plan.phases[PHASE_SNAPSHOT] = plan.phases[PHASE_FREEZE] = plan.phases[PHASE_IMPORT] = true;
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_SNAPSHOT);
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_FREEZE);
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_IMPORT);
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_SWITCH);
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_OBSERVE);
+    struct upgrade_step step = upgrade_step(&upgrade, UPGRADE_BAD, &plan, 1000);
+    assert_int_equal(step.actions, UPGRADE_DO_RETURN);
+    assert_int_equal(step.skipped, 0);
+    go(&upgrade, UPGRADE_BAD, &plan, UPGRADE_RETURNING);  /* another worker of the new one */
+    go(&upgrade, UPGRADE_BACK, &plan, UPGRADE_RETURNING); /* refused */
+    go(&upgrade, UPGRADE_FAILED, &plan, UPGRADE_ROLLING_BACK);
+    assert_int_equal(upgrade.outcome, UPGRADE_ROLLED_BACK);
+    assert_int_equal(upgrade.failed_phase, PHASE_OBSERVE);
+    go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_IDLE);
 }
 
 static void one_is_remembered_once(void **unused)
@@ -280,6 +320,7 @@ int main(void)
         cmocka_unit_test(steps_are_run_at_their_points),
         cmocka_unit_test(canary_goes_through_its_stages),
         cmocka_unit_test(who_has_served_is_rolled_back_and_who_has_not_is_aborted),
+        cmocka_unit_test(state_goes_over_before_the_switch_and_returns_before_the_traffic),
         cmocka_unit_test(one_is_remembered_once),
         cmocka_unit_test(who_takes_one_back_drops_what_is_remembered),
         cmocka_unit_test(page_shows_the_table_as_it_is),

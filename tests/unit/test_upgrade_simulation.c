@@ -38,11 +38,13 @@ struct world {
     unsigned undone; /* steps that were done and aren't undone */
     bool open;       /* between begin and end */
     bool committed;
-    bool has_served;                  /* the new generation, in this upgrade */
-    bool remembered;                  /* one more is to follow */
-    unsigned visited;                 /* bit i: phase i was gone through */
-    unsigned stages;                  /* of the canary that were */
-    unsigned begun, ended, asked_for; /* upgrades */
+    enum { OLD, OLD_FROZEN, NEW } state; /* whose it is; frozen: nobody may change it */
+    bool changed;                        /* by the new one, and the old one hasn't got that */
+    bool has_served;                     /* the new generation, in this upgrade */
+    bool remembered;                     /* one more is to follow */
+    unsigned visited;                    /* bit i: phase i was gone through */
+    unsigned stages;                     /* of the canary that were */
+    unsigned begun, ended, asked_for;    /* upgrades */
     const char *broken;
 };
 
@@ -100,6 +102,9 @@ static void make_plan(struct world *world)
     world->plan.phases[PHASE_SMOKE] = chance(world, 50);
     world->plan.phases[PHASE_CANARY] = world->plan.stages != 0;
     world->plan.phases[PHASE_OBSERVE] = chance(world, 70);
+    bool state = chance(world, 50);
+    world->plan.phases[PHASE_SNAPSHOT] = world->plan.phases[PHASE_FREEZE] = world->plan.phases[PHASE_IMPORT] =
+        state;
 }
 
 static void new_goes(struct world *world)
@@ -118,6 +123,8 @@ static void begins(struct world *world)
     world->begun++;
     world->committed = world->has_served = world->remembered = false;
     world->visited = world->stages = 0;
+    world->state = OLD;
+    world->changed = false;
     make_plan(world);
 }
 
@@ -125,6 +132,7 @@ static void commits(struct world *world)
 {
     want(world, world->new_serves && !world->old_serves, "the new generation serves alone at the commit");
     want(world, world->new == READY, "… and is ready");
+    want(world, !world->plan.phases[PHASE_SNAPSHOT] || world->state == NEW, "… and has the state");
     for (enum upgrade_phase phase = 0; phase < PHASE_COMMIT; phase++)
         want(world, world->plan.phases[phase] == !!(world->visited & 1u << phase),
             "each phase that applies was gone through, and no other");
@@ -132,6 +140,7 @@ static void commits(struct world *world)
         world, !world->plan.phases[PHASE_CANARY] || world->stages == world->plan.stages, "so was each stage");
     world->committed = true;
     world->draining++;
+    world->state = OLD;
     world->old = READY; /* the new one is the old one of the next upgrade */
     world->old_serves = true;
     world->new = NOT_THERE;
@@ -161,21 +170,41 @@ static void goes_back(struct world *world, bool served)
 {
     want(world, !world->committed, "nothing is taken back after the commit");
     want(world, served || !world->new_serves, "who has served is rolled back, not aborted");
+    want(world, world->state != NEW || !world->changed, "what has changed goes back before the traffic");
+    world->state = OLD;
     world->old_serves = true;
     new_goes(world);
     world->body = UPGRADE_DO_ABORT;
 }
 
+static void state_moves(struct world *world, unsigned actions)
+{
+    if (actions & UPGRADE_DO_FREEZE) {
+        want(world, world->visited & 1u << PHASE_SNAPSHOT, "the snapshot comes before the freeze");
+        world->state = OLD_FROZEN;
+    }
+    if (actions & UPGRADE_DO_SWITCH && world->plan.phases[PHASE_SNAPSHOT]) {
+        want(world, world->state == OLD_FROZEN, "nothing is switched while the old one changes its state");
+        want(world, world->visited & 1u << PHASE_IMPORT, "… or before the new one has it");
+    }
+    if (actions & UPGRADE_DO_RETURN) {
+        want(world, world->state == NEW, "what returns has been given");
+        world->body = UPGRADE_DO_RETURN;
+    }
+}
+
 static void act(struct world *world, unsigned actions)
 {
     const unsigned bodies = UPGRADE_DO_BEGIN | UPGRADE_DO_STEPS | UPGRADE_DO_VALIDATE | UPGRADE_DO_SPAWN |
-                            UPGRADE_DO_READY | UPGRADE_DO_SMOKE | UPGRADE_DO_SWITCH | UPGRADE_DO_COMMIT;
+                            UPGRADE_DO_READY | UPGRADE_DO_SNAPSHOT | UPGRADE_DO_SMOKE | UPGRADE_DO_FREEZE |
+                            UPGRADE_DO_IMPORT | UPGRADE_DO_SWITCH | UPGRADE_DO_COMMIT;
     if (actions & UPGRADE_DO_BEGIN)
         begins(world);
     if (actions & bodies) {
         want(world, !world->body, "one thing at a time");
         world->body = actions & bodies;
     }
+    state_moves(world, actions);
     if (actions & UPGRADE_DO_SPAWN) {
         want(world, world->new == NOT_THERE, "one new generation");
         world->new = STARTING;
@@ -234,6 +263,12 @@ static void body_ends(struct world *world, bool well)
         world->new = READY;
     if (body == UPGRADE_DO_STEPS && well)
         world->undone++;
+    if (body == UPGRADE_DO_SWITCH && well && world->plan.phases[PHASE_SNAPSHOT]) {
+        world->state = NEW;
+        world->changed = true;
+    }
+    if (body == UPGRADE_DO_RETURN)
+        world->changed = false; /* as far as that was possible */
     if (body == UPGRADE_DO_ABORT)
         world->undone = world->committed ? world->undone : 0;
     take(world, well || body == UPGRADE_DO_COMMIT ? UPGRADE_DONE : UPGRADE_FAILED);

@@ -285,6 +285,7 @@ static void expect_or_exit(bool held, int code)
 static void check_inherited_are_dropped(void)
 {
     setenv("LISTEN_FDNAMES", "a:b:c", 1);
+    setenv("FDSTORE", "512", 1);
     setenv("SERVER_STARTER_PORT", "80=3", 1);
     setenv("SERVER_STARTER_GENERATION", "1", 1);
     setenv("EINHORN_FD_COUNT", "2", 1);
@@ -297,10 +298,24 @@ static void check_inherited_are_dropped(void)
     for (int fd = LISTEN_FDS_START; fd < LISTEN_FDS_START + 3; fd++)
         expect_or_exit(fcntl(fd, F_GETFD) < 0 || fd == gapless_listener_fd(g, 0), 2);
     expect_or_exit(fcntl(file, F_GETFD) >= 0, 3);
-    static const char *const gone[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "SERVER_STARTER_PORT",
-        "SERVER_STARTER_GENERATION", "EINHORN_FD_COUNT", "EINHORN_FD_0", "EINHORN_FD_1", "GAPLESS_FD"};
+    static const char *const gone[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE",
+        "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION", "EINHORN_FD_COUNT", "EINHORN_FD_0",
+        "EINHORN_FD_1", "GAPLESS_FD"};
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
         expect_or_exit(getenv(gone[i]) == NULL, 10 + (int)i);
+    gapless_close(g);
+}
+
+static void check_what_is_in_the_vault_is_dropped(void)
+{
+    int stored = open("/dev/null", O_RDONLY); /* number 6, behind the sockets */
+    int own = open("/dev/null", O_RDONLY);
+    setenv("LISTEN_FDS", "4", 1);
+    setenv("LISTEN_FDNAMES", "a:b:c:stored", 1);
+    struct gapless *g = gapless_open(NULL, SOON_MS, NULL);
+    expect_or_exit(g != NULL, 1);
+    expect_or_exit(fcntl(stored, F_GETFD) < 0, 2);
+    expect_or_exit(fcntl(own, F_GETFD) >= 0, 3);
     gapless_close(g);
 }
 
@@ -328,6 +343,13 @@ static void inherited_duplicates_are_closed_and_forgotten(void **state)
     peer_send_welcome(peer, 0);
     peer_send_listeners(peer, 1, true, "web", NULL, 0);
     assert_int_equal(in_child(3, check_inherited_are_dropped), 0);
+}
+
+static void what_is_inherited_from_the_vault_is_closed_too(void **state)
+{
+    peer_send_welcome(peer, 0);
+    peer_send_listeners(peer, 1, true, "web", NULL, 0);
+    assert_int_equal(in_child(3, check_what_is_in_the_vault_is_dropped), 0);
 }
 
 static void what_was_passed_to_another_process_is_kept(void **state)
@@ -629,6 +651,7 @@ int main(void)
         CASE(what_was_taken_is_the_callers),
         CASE(unknown_messages_are_ignored),
         CASE(inherited_duplicates_are_closed_and_forgotten),
+        CASE(what_is_inherited_from_the_vault_is_closed_too),
         CASE(what_was_passed_to_another_process_is_kept),
         CASE(the_channel_is_kept_where_a_count_covers_it),
         CASE(a_silent_master_is_a_timeout),

@@ -39,7 +39,7 @@ static struct gapless *g;
 static int set_up(void **state)
 {
     peer = peer_open();
-    assert_int_equal(native_count_create(&count, &page_fd, NULL), 0);
+    assert_int_equal(native_count_create(COUNTERS_VERSION, &count, &page_fd, NULL), 0);
     return 0;
 }
 
@@ -54,14 +54,19 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void open_worker(void)
+static void open_worker_with(unsigned layout)
 {
-    peer_send_welcome_counters(peer, 0, COUNTERS_VERSION, &page_fd, 1);
+    peer_send_welcome_counters(peer, 0, layout, &page_fd, 1);
     peer_send_listeners(peer, 1, true, "web", NULL, 0);
     struct gapless_error error = {.code = 0};
     g = gapless_open("test 1", SOON_MS, &error);
     if (!g)
         fail_msg("%s", error.message);
+}
+
+static void open_worker(void)
+{
+    open_worker_with(COUNTERS_VERSION);
 }
 
 /* How often the page is mapped in this process. */
@@ -121,6 +126,14 @@ static void everything_is_counted_where_it_belongs(void **state)
     assert_true(!n.has_connections && n.has_requests && n.has_bytes);
 }
 
+static void a_server_promises_nothing_but_its_own_kinds(void **state)
+{
+    open_worker();
+    gapless_declare_counts(g, ~0U);
+    struct native_numbers n = numbers();
+    assert_true(n.has_connections && n.has_requests && n.has_bytes && !n.has_changes);
+}
+
 /* Each word by itself, since an addition that isn't atomic loses the most where nothing is between. */
 static void *begin_all_then_end_all(void *arg)
 {
@@ -149,6 +162,24 @@ static void *hammer(void *arg)
         gapless_connection_closed(g);
     }
     return NULL;
+}
+
+/* As an older master gives it: what lies behind stays as it was. */
+static void a_page_of_layout_1_is_counted_on(void **state)
+{
+    uint8_t rest[COUNTERS_PAGE - 64], zeros[sizeof rest] = {0};
+    native_count_free(count);
+    fd_close(&page_fd);
+    assert_int_equal(native_count_create(1, &count, &page_fd, NULL), 0);
+    open_worker_with(1);
+    gapless_declare_counts(g, ALL);
+    hammer(NULL);
+    gapless_request_begin(g);
+    struct native_numbers n = numbers();
+    assert_true(n.has_connections && n.has_requests && n.has_bytes && !n.has_changes);
+    assert_int_equal(n.in_flight, 1);
+    assert_int_equal(pread(page_fd, rest, sizeof rest, 64), sizeof rest);
+    assert_memory_equal(rest, zeros, sizeof rest);
 }
 
 static void many_threads_are_counted_exactly_and_never_impossibly(void **state)
@@ -323,6 +354,7 @@ static void a_page_that_is_none_is_refused(void **state)
     assert_is_refused(COUNTERS_VERSION, two, 2);
     assert_is_refused(0, &page_fd, 1);
     assert_is_refused(COUNTERS_VERSION + 1, &page_fd, 1);
+    assert_is_refused(1, &page_fd, 1); /* it is of layout 2 */
     struct counters header = {
         .magic = COUNTERS_MAGIC + 1, .version = COUNTERS_VERSION, .size = sizeof header};
     assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
@@ -333,6 +365,9 @@ static void a_page_that_is_none_is_refused(void **state)
     assert_is_refused(COUNTERS_VERSION, &page_fd, 1);
     header.size--;
     header.version++; /* such a page as Welcome says, of a layout that nobody asked for */
+    assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
+    assert_is_refused(COUNTERS_VERSION + 1, &page_fd, 1);
+    header.size = 0; /* as much as is known of that */
     assert_int_equal(pwrite(page_fd, &header, sizeof header, 0), sizeof header);
     assert_is_refused(COUNTERS_VERSION + 1, &page_fd, 1);
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -358,6 +393,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(hello_says_that_it_can_count),
         CASE(everything_is_counted_where_it_belongs),
+        CASE(a_server_promises_nothing_but_its_own_kinds),
+        CASE(a_page_of_layout_1_is_counted_on),
         CASE(many_threads_are_counted_exactly_and_never_impossibly),
         CASE(no_addition_is_lost),
         CASE(forked_processes_are_counted_with_their_worker),

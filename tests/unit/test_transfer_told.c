@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What is told of a transfer of state, what a way back would lose, and when that is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ipc/channel.h"
+#include "ipc/counters.h"
+#include "master/arena.h"
+#include "master/generation.h"
+#include "master/handover.h"
+#include "master/history_events.h"
+#include "master/master.h"
+#include "master/moving.h"
+#include "master/native_count.h"
+#include "master/service.h"
+#include "master/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why);
+
+static unsigned events;
+static enum upgrade_event last_event;
+static struct error last_why;
+
+bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why)
+{
+    events++;
+    last_event = event;
+    last_why = *why;
+    return true;
+}
+
+enum { OLD, FIRST, SECOND, READER, WORKERS }; /* READER's state isn't changed by serving */
+
+/* Generation 4 is on standby, and 5 has its state, in the window. */
+struct world {
+    struct master master;
+    struct service service;
+    struct config_service settings;
+    struct generation old, new;
+    struct worker workers[WORKERS];
+    struct handover handovers[WORKERS];
+    struct counters *pages[WORKERS]; /* as the worker sees it; NULL: it has none */
+    char *command[2];
+    Gapless__Transfer__Segment changed, read_only, *segments[2];
+    Gapless__Control__Describe describes, describes_read_only;
+};
+
+static void describe(struct world *world)
+{
+    gapless__transfer__segment__init(&world->changed);
+    gapless__transfer__segment__init(&world->read_only);
+    world->changed.name = (char *)"sessions";
+    world->read_only.name = (char *)"catalogue";
+    world->read_only.read_only = true;
+    world->segments[0] = &world->changed;
+    world->segments[1] = &world->read_only;
+    gapless__control__describe__init(&world->describes);
+    gapless__control__describe__init(&world->describes_read_only);
+    world->describes.n_segments = world->describes_read_only.n_segments = 1;
+    world->describes.segments = world->segments;
+    world->describes_read_only.segments = world->segments + 1;
+    world->describes.takes_connections = true;
+}
+
+static void close_page(struct world *world, unsigned worker)
+{
+    native_count_free(world->workers[worker].counters);
+    world->workers[worker].counters = NULL;
+    if (world->pages[worker])
+        munmap(world->pages[worker], COUNTERS_PAGE);
+    world->pages[worker] = NULL;
+}
+
+static void open_page(struct world *world, unsigned worker, unsigned layout, uint64_t changes)
+{
+    int fd = -1;
+    close_page(world, worker);
+    assert_int_equal(native_count_create(layout, &world->workers[worker].counters, &fd, NULL), 0);
+    struct counters *page = mmap(NULL, COUNTERS_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(page, MAP_FAILED);
+    close(fd);
+    page->kinds = COUNTERS_CHANGES;
+    page->changes = changes;
+    world->pages[worker] = page;
+}
+
+static void add_worker(struct world *world, struct generation *generation, unsigned number)
+{
+    struct worker *worker = &world->workers[number];
+    world->handovers[number].described = number == READER ? &world->describes_read_only : &world->describes;
+    *worker = (struct worker){.generation = generation,
+        .id = number + 1,
+        .state = WORKER_READY,
+        .native = true,
+        .handover = &world->handovers[number],
+        .next = generation->workers};
+    generation->workers = worker;
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    assert_non_null(world);
+    world->command[0] = (char *)"./web";
+    world->settings.command = world->command;
+    world->master.ended = true; /* nothing is saved */
+    world->service =
+        (struct service){.master = &world->master, .name = (char *)"web", .generations = &world->old};
+    world->old = (struct generation){.next = &world->new,
+        .service = &world->service,
+        .id = 4,
+        .state = GENERATION_ACTIVE,
+        .settings = &world->settings};
+    history_upgrade_begins(&world->service, 5, HISTORY_KIND_UPGRADE);
+    world->new = world->old;
+    world->new.next = NULL;
+    world->new.id = 5;
+    world->old.state = GENERATION_STANDBY;
+    describe(world);
+    add_worker(world, &world->old, OLD);
+    for (unsigned i = FIRST; i < WORKERS; i++)
+        add_worker(world, &world->new, i);
+    world->service.upgrade.state = UPGRADE_OBSERVE;
+    world->service.transaction = (struct transaction){.service = &world->service,
+        .from = 4,
+        .to = 5,
+        .settings = &world->settings,
+        .transfer = {.stage = TRANSFER_GIVEN,
+            .one_way = "no converter for sessions",
+            .changes = true,
+            .changes_of_gone.known = true}};
+    open_page(world, OLD, 2, 1000);
+    open_page(world, FIRST, 2, 5);
+    open_page(world, SECOND, 2, 7);
+    events = 0;
+    *state = world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    for (unsigned i = 0; i < WORKERS; i++) {
+        close_page(world, i);
+        channel_free(world->workers[i].control);
+    }
+    moving_free(&world->service);
+    history_stories_free(&world->service);
+    free(world);
+    return 0;
+}
+
+static struct transfer *transfer_of(struct world *world)
+{
+    return &world->service.transaction.transfer;
+}
+
+/* As worker_exited() does it. */
+static void end_worker(struct world *world, unsigned worker)
+{
+    transfer_keep_changes(&world->workers[worker]);
+    close_page(world, worker);
+    world->workers[worker].state = WORKER_EXITED;
+}
+
+static void expect_changes(struct world *world, bool known, uint64_t count)
+{
+    struct history_lost changes = transfer_changes(&world->service);
+    assert_int_equal(changes.known, known);
+    assert_int_equal(changes.count, count);
+}
+
+/* ── how many ── */
+
+static void changes_are_those_of_the_new_workers_that_can_change_it(void **state)
+{
+    struct world *world = *state;
+    expect_changes(world, true, 12);
+    world->pages[FIRST]->changes++;
+    expect_changes(world, true, 13);
+}
+
+static void changes_of_a_crashed_worker_stay(void **state)
+{
+    struct world *world = *state;
+    end_worker(world, FIRST);
+    expect_changes(world, true, 12);
+    end_worker(world, OLD);
+    expect_changes(world, true, 12);
+    /* The one that was started in its place has its own. */
+    world->workers[FIRST].state = WORKER_READY;
+    open_page(world, FIRST, 2, 100);
+    expect_changes(world, true, 112);
+    end_worker(world, FIRST);
+    end_worker(world, SECOND);
+    end_worker(world, READER);
+    expect_changes(world, true, 112);
+    world->new.workers = NULL;
+    expect_changes(world, true, 112);
+}
+
+static void one_worker_that_does_not_count_makes_all_unknown(void **state)
+{
+    struct world *world = *state;
+    open_page(world, SECOND, 1, 7);
+    expect_changes(world, false, 0);
+    open_page(world, SECOND, 2, 7);
+    world->pages[SECOND]->kinds = 0; /* no promise */
+    expect_changes(world, false, 0);
+    close_page(world, SECOND);
+    expect_changes(world, false, 0);
+    end_worker(world, SECOND); /* for good */
+    expect_changes(world, false, 0);
+    end_worker(world, FIRST);
+    expect_changes(world, false, 0);
+}
+
+static void nothing_is_kept_of_a_worker_before_it_owns_anything(void **state)
+{
+    struct world *world = *state;
+    *transfer_of(world) = (struct transfer){.stage = TRANSFER_SNAPSHOT, .changes_of_gone.known = true};
+    end_worker(world, FIRST);
+    assert_int_equal(transfer_of(world)->changes_of_gone.count, 0);
+}
+
+static void later_master_knows_what_was_kept(void **state)
+{
+    struct world *world = *state;
+    struct transfer later = {.stage = TRANSFER_NONE};
+    struct arena arena = {.blocks = NULL};
+    end_worker(world, FIRST);
+    transfer_of(world)->kept = 3;
+    transfer_of(world)->dropped = 4;
+    transfer_restore(&later, transfer_save(transfer_of(world), &arena));
+    assert_true(later.changes && later.changes_of_gone.known);
+    assert_int_equal(later.changes_of_gone.count, 5);
+    assert_int_equal(later.kept, 3);
+    assert_int_equal(later.dropped, 4);
+    transfer_of(world)->changes_of_gone.known = false;
+    transfer_restore(&later, transfer_save(transfer_of(world), &arena));
+    assert_false(later.changes_of_gone.known);
+    arena_done(&arena);
+}
+
+/* ── refused, or not ── */
+
+static const struct history_who who = {.known = true, .uid = 7, .pid = 8};
+
+static void expect_refused(struct world *world, const char *text)
+{
+    struct error error = {.code = 0};
+    unsigned before = events;
+    assert_int_equal(service_go_back(&world->service, false, &who, &error), -EBUSY);
+    assert_string_equal(error.message, text);
+    assert_int_equal(events, before);
+    assert_false(world->service.transaction.back_by.known);
+}
+
+static void expect_goes_back(struct world *world, bool force)
+{
+    struct error error = {.code = 0};
+    unsigned before = events;
+    if (service_go_back(&world->service, force, &who, &error) < 0)
+        fail_msg("%s", error.message);
+    assert_int_equal(events, before + 1);
+    assert_int_equal(last_event, UPGRADE_BACK);
+    assert_string_equal(last_why.message, force ? "gapless rollback --force" : "gapless rollback");
+    assert_int_equal(world->service.transaction.back_by.pid, 8);
+}
+
+static void rollback_that_would_lose_changes_is_refused_unless_forced(void **state)
+{
+    struct world *world = *state;
+    expect_refused(world,
+        "12 changes made since the switch would be lost (no converter for sessions): gapless "
+        "rollback --force goes back all the same");
+    world->pages[FIRST]->changes = 1;
+    world->pages[SECOND]->changes = 0;
+    expect_refused(world, "1 change made since the switch would be lost (no converter for sessions): gapless "
+                          "rollback --force goes back all the same");
+    world->pages[FIRST]->kinds = 0;
+    transfer_of(world)->one_way[0] = '\0';
+    expect_refused(world,
+        "what has changed since the switch would be lost (it is not known how they would go "
+        "back): gapless rollback --force goes back all the same");
+    expect_goes_back(world, true);
+}
+
+static void reason_of_any_length_leaves_room_for_what_helps(void **state)
+{
+    struct world *world = *state;
+    struct error error = {.code = 0};
+    char *reason = transfer_of(world)->one_way;
+    memset(reason, 'x', sizeof transfer_of(world)->one_way - 1);
+    assert_int_equal(service_go_back(&world->service, false, &who, &error), -EBUSY);
+    assert_non_null(strstr(error.message, "x): gapless rollback --force goes back all the same"));
+}
+
+static void rollback_that_loses_nothing_needs_no_force(void **state)
+{
+    struct world *world = *state;
+    struct transfer *transfer = transfer_of(world);
+    world->pages[FIRST]->changes = world->pages[SECOND]->changes = 0;
+    expect_goes_back(world, false);
+    world->pages[FIRST]->changes = 5;
+    transfer->sends_back = true;
+    expect_goes_back(world, false);
+    transfer->sends_back = false;
+    transfer->stage = TRANSFER_IMPORTED; /* the old one has it still */
+    expect_goes_back(world, false);
+    transfer->stage = TRANSFER_GIVEN;
+    transfer->changes = false; /* all of it is read-only, or there is none */
+    expect_goes_back(world, false);
+}
+
+/* ── told ── */
+
+static const struct history_transfer *told(struct world *world)
+{
+    return &world->service.stories->record.transfer;
+}
+
+static void history_knows_what_has_gone_over_so_far(void **state)
+{
+    struct world *world = *state;
+    struct transfer *transfer = transfer_of(world);
+    transfer->records = 8;
+    transfer->bytes = 9;
+    transfer->snapshot_us = 10;
+    transfer_tell(&world->service, "snapshot");
+    assert_true(told(world)->known && told(world)->changes_lost.known);
+    assert_int_equal(told(world)->records, 8);
+    assert_int_equal(told(world)->bytes, 9);
+    assert_int_equal(told(world)->snapshot_us, 10);
+    assert_int_equal(told(world)->pause_us, -1);
+    assert_int_equal(told(world)->changes_lost.count, 0);
+    transfer->pause_us = 11;
+    transfer->kept = 12;
+    transfer->dropped = 13;
+    transfer_tell(&world->service, "import");
+    assert_int_equal(told(world)->pause_us, 11);
+    assert_int_equal(told(world)->kept, 12);
+    assert_int_equal(told(world)->dropped, 13);
+}
+
+static void expect_reason(struct world *world, const char *text)
+{
+    struct error *reason = &world->service.transaction.reason;
+    assert_string_equal(reason->message, text);
+    error_set(reason, ECANCELED, BLAME_USER, "why");
+}
+
+static void way_back_says_how_many_changes_it_loses(void **state)
+{
+    struct world *world = *state;
+    error_set(&world->service.transaction.reason, ECANCELED, BLAME_USER, "why");
+    assert_int_equal(transfer_return(&world->service), HAS_DONE);
+    expect_reason(world, "why; 12 changes made since the switch are lost: no converter for sessions");
+    assert_true(told(world)->known && told(world)->changes_lost.known);
+    assert_int_equal(told(world)->changes_lost.count, 12);
+    world->pages[FIRST]->changes = 1;
+    end_worker(world, FIRST);
+    world->pages[SECOND]->changes = 0;
+    assert_int_equal(transfer_return(&world->service), HAS_DONE);
+    expect_reason(world, "why; 1 change made since the switch is lost: no converter for sessions");
+    assert_int_equal(told(world)->changes_lost.count, 1);
+    close_page(world, SECOND);
+    assert_int_equal(transfer_return(&world->service), HAS_DONE);
+    expect_reason(world, "why; what has changed since the switch is lost: no converter for sessions");
+    assert_false(told(world)->changes_lost.known);
+}
+
+static void way_back_that_loses_nothing_says_nothing(void **state)
+{
+    struct world *world = *state;
+    error_set(&world->service.transaction.reason, ECANCELED, BLAME_USER, "why");
+    transfer_tell(&world->service, "import");
+    world->pages[FIRST]->changes = world->pages[SECOND]->changes = 0;
+    assert_int_equal(transfer_return(&world->service), HAS_DONE);
+    expect_reason(world, "why");
+    assert_true(told(world)->changes_lost.known);
+    assert_int_equal(told(world)->changes_lost.count, 0);
+}
+
+static void standby_that_stays_silent_leaves_unknown_what_is_lost(void **state)
+{
+    struct world *world = *state;
+    error_set(&world->service.transaction.reason, ECANCELED, BLAME_USER, "why");
+    transfer_lose_unknown(&world->service, "nobody answered");
+    expect_reason(world, "why; nobody answered");
+    assert_true(told(world)->known && !told(world)->changes_lost.known);
+}
+
+/* ── connections ── */
+
+static void open_channel(struct worker *worker, int *ret_peer)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    worker->control = channel_new(&pair[0], FD_LIST_MAX);
+    assert_non_null(worker->control);
+    *ret_peer = pair[1];
+}
+
+/* Of as many connections as that; `to` takes them. */
+static void move(struct world *world, unsigned from, unsigned to, unsigned count, uint64_t number)
+{
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Offer offer = GAPLESS__CONTROL__OFFER__INIT;
+    Gapless__Control__Connection items[4], *connections[4];
+    struct fd_list fds = {.count = 0};
+    struct error error = {.code = 0};
+    for (unsigned i = 0; i < count; i++) {
+        gapless__control__connection__init(&items[i]);
+        connections[i] = &items[i];
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        assert_int_equal(fd_list_add(&fds, &fd), 0);
+    }
+    offer.offer = number;
+    offer.n_connections = count;
+    offer.connections = connections;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_OFFER;
+    message.offer = &offer;
+    assert_int_equal(moving_offered(&world->workers[from], &message, &fds, &error), 0);
+    /* As the master passes it on. */
+    if (moving_taken(&world->workers[to], world->workers[from].id << 32 | number, &error) < 0)
+        fail_msg("%s", error.message);
+}
+
+static void connections_that_moved_are_counted_one_way(void **state)
+{
+    struct world *world = *state;
+    int peers[2];
+    open_channel(&world->workers[FIRST], &peers[0]);
+    open_channel(&world->workers[OLD], &peers[1]);
+    world->new.state = GENERATION_ACTIVE;
+    move(world, OLD, FIRST, 4, 1);
+    move(world, OLD, FIRST, 3, 2);
+    assert_int_equal(world->service.stories->record.moved, 7);
+    assert_int_equal(world->old.moved, 7);
+    /* Back: told by the log alone. */
+    world->new.state = GENERATION_DRAINING;
+    world->old.state = GENERATION_ACTIVE;
+    history_upgrade_begins(&world->service, 4, HISTORY_KIND_UPGRADE); /* as if that were not over */
+    move(world, FIRST, OLD, 2, 1);
+    assert_int_equal(world->service.stories->record.moved, 7);
+    assert_int_equal(world->service.stories->next->record.moved, 0);
+    assert_int_equal(world->new.moved, 2);
+    assert_int_equal(moving_count(&world->service), 0);
+    close(peers[0]);
+    close(peers[1]);
+}
+
+static void without_a_window_changes_cannot_go_back(void **state)
+{
+    struct world *world = *state;
+    struct transfer *transfer = transfer_of(world);
+    int peer;
+    open_channel(&world->workers[FIRST], &peer);
+    *transfer = (struct transfer){.stage = TRANSFER_IMPORTED, .sends_back = true, .frozen_us = 1};
+    transfer_give(&world->service);
+    assert_int_equal(transfer->stage, TRANSFER_GIVEN);
+    assert_true(transfer->changes && transfer->changes_of_gone.known);
+    assert_false(transfer->sends_back);
+    assert_int_equal(told(world)->pause_us, transfer->pause_us);
+    expect_refused(world,
+        "12 changes made since the switch would be lost (there is no observation window for them "
+        "to go back in): gapless rollback --force goes back all the same");
+    close(peer);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(changes_are_those_of_the_new_workers_that_can_change_it),
+        CASE(changes_of_a_crashed_worker_stay),
+        CASE(one_worker_that_does_not_count_makes_all_unknown),
+        CASE(nothing_is_kept_of_a_worker_before_it_owns_anything),
+        CASE(later_master_knows_what_was_kept),
+        CASE(rollback_that_would_lose_changes_is_refused_unless_forced),
+        CASE(reason_of_any_length_leaves_room_for_what_helps),
+        CASE(rollback_that_loses_nothing_needs_no_force),
+        CASE(history_knows_what_has_gone_over_so_far),
+        CASE(way_back_says_how_many_changes_it_loses),
+        CASE(way_back_that_loses_nothing_says_nothing),
+        CASE(standby_that_stays_silent_leaves_unknown_what_is_lost),
+        CASE(connections_that_moved_are_counted_one_way),
+        CASE(without_a_window_changes_cannot_go_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
