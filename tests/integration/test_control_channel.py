@@ -20,6 +20,7 @@ class ControlChannelTest(harness.TestCase):
         "truncated": "cut off",
         "too-many-fds": "cut off.*descriptor",
         "unexpected-fds": "cut off.*descriptor",
+        "vault-before-hello": "vault before hello",
         "double-hello": "hello twice",
         "ready-before-hello": "ready before hello",
         "ready-before-listeners": "ready before it had acknowledged",
@@ -35,6 +36,9 @@ class ControlChannelTest(harness.TestCase):
     # Once it was ready: it is cut off, goes on as a worker that says nothing, and ends by signal.
     AFTER_READY = {
         "garbage-after-ready": "cut off",
+        "too-many-fds-after-ready": "cut off.*more than 64 descriptors",
+        "unexpected-fds-after-ready": "cut off.*3 descriptors",
+        "get-with-fds-after-ready": "cut off.*2 descriptors",
         "double-ready": "ready twice",
         "close-channel": None,
         "ignore-drain": None,

@@ -304,7 +304,7 @@ class DiskTest(HistoryCase):
         self.assertEqual(len(gapless.log.find("history can't be written")), 1)
 
     def test_queue_is_bounded_and_what_was_dropped_is_counted(self):
-        gapless = self.run_web()
+        gapless = self.run_web("--ready-timeout", "10m")  # the upgrade is to be under way until the last one was asked for
         self.wait_records("start")
         writer = self.stopped_writer(gapless)
         before = len(self.records())

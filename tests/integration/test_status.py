@@ -11,7 +11,7 @@ import exact
 import harness
 
 MASTER = {"pid", "version", "uptime_s", "history"}
-SERVICE = {"name", "state", "generation", "tracker", "listeners", "generations", "upgrade", "keepalive"}
+SERVICE = {"name", "state", "generation", "tracker", "listeners", "generations", "upgrade", "keepalive", "vault"}
 TRACKER = {"name", "precision", "reason"}
 LISTENER = {"name", "address", "steering", "reason"}
 GENERATION = {"id", "state", "version", "started_at", "idle_closed", "workers", "farewell"}

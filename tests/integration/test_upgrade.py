@@ -70,7 +70,7 @@ class UpgradeTest(harness.TestCase):
         gapless.wait_serving(2)
 
     def test_idle_keep_alive_connection_of_the_old_version_does_not_hold_the_drain(self):
-        gapless = self.serve(*self.listen, "--", self.hello("one"))
+        gapless = self.serve(*self.listen, "--state-transfer", "off", "--", self.hello("one"))
         with harness.connect(self.address) as client:
             client.sendall(b"GET /version HTTP/1.1\r\nHost: test\r\n\r\n")
             self.assertEqual(harness.read_answer(client)[1].split()[0], "one")
@@ -78,8 +78,8 @@ class UpgradeTest(harness.TestCase):
             gapless.upgrade_by_hup(timeout=10)
             self.assertEqual(client.recv(1), b"")
 
-    def test_answer_during_the_drain_says_close(self):
-        gapless = self.serve(*self.listen, "--", self.hello("one"))
+    def test_answer_during_the_drain_says_close_where_nothing_is_handed_over(self):
+        gapless = self.serve(*self.listen, "--state-transfer", "off", "--", self.hello("one"))
         old = gapless.worker_pids()[0]
         with harness.connect(self.address) as client:
             client.sendall(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: test\r\n\r\n")

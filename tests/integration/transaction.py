@@ -16,7 +16,8 @@ import harness
 FULL = os.environ.get("GAPLESS_TEST_FULL") == "1"
 RATE = int(os.environ.get("GAPLESS_TEST_RATE", 100 if harness.SANITIZED else 300))
 KEPT = 4
-PHASES = ("validate", "spawn", "ready", "smoke", "canary", "switch", "observe", "commit", "retire")
+PHASES = ("validate", "spawn", "ready", "snapshot", "smoke", "canary", "freeze", "import", "switch", "observe", "commit",
+          "retire")
 RACE = "cut_reused"  # on a kept connection
 
 
