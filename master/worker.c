@@ -549,7 +549,7 @@ struct worker *worker_adopt(
         return NULL;
     worker->id = id;
     worker->pid = pid;
-    worker->released = true;
+    worker->released = worker->adopted = true;
     worker_einhorn_adopt(worker);
     adopt_start(worker);
     worker->pidfd = fd_list_take(fds, 0);

@@ -113,6 +113,7 @@ struct worker {
     bool held;          /* its drain signal waits for that */
     bool grace_spent;   /* its idle connections have had drain.idle_grace before it was told */
     bool counts_lost;   /* … said in the log: the tracker can't tell, or not by its counts */
+    bool adopted;       /* an earlier master's: what that one heard last it may not have kept */
     bool restored_exit; /* it ended while no master was there; told once the loop runs (master.c) */
     int restored_status;
     int start_fd; /* spawn.h, -1 once the outcome is known */

@@ -208,8 +208,26 @@ static int take_hello(struct worker *worker, const Gapless__Control__Hello *hell
     return r < 0 ? r : send_listeners(worker, error);
 }
 
+/* An earlier master has read what must have come before this, and died before it was kept. */
+static void catch_up(struct worker *worker, bool has_all)
+{
+    unsigned first, count;
+    if (!worker->adopted)
+        return;
+    if (!worker->native) {
+        worker->native = true;
+        handoff_init(&worker->handoff, (unsigned)worker->generation->settings->listener_count);
+        handoff_next(&worker->handoff, &first, &count);
+    }
+    while (has_all && !handoff_done(&worker->handoff)) {
+        handoff_acknowledge(&worker->handoff, worker->handoff.batch, worker->handoff.under_way, NULL);
+        handoff_next(&worker->handoff, &first, &count);
+    }
+}
+
 static int take_ready(struct worker *worker, struct error *error)
 {
+    catch_up(worker, true);
     if (!worker->native)
         return error_set(error, EPROTO, BLAME_PEER, "it said ready before hello");
     if (!handoff_done(&worker->handoff))
@@ -224,6 +242,7 @@ static int take_ready(struct worker *worker, struct error *error)
 static int take_acknowledge(
     struct worker *worker, const Gapless__Control__Acknowledge *acknowledge, struct error *error)
 {
+    catch_up(worker, false);
     if (!worker->native)
         return error_set(error, EPROTO, BLAME_PEER, "it acknowledged listeners before hello");
     int r = handoff_acknowledge(&worker->handoff, acknowledge->batch, acknowledge->received, error);
