@@ -422,6 +422,14 @@ class Gapless:
         self.wait_serving(following, name, timeout)
         return following
 
+    def wait_requests(self, count=5):
+        """Waits until the generation that serves alone has had so many more requests."""
+        def requests():
+            return sum(each["requests"] or 0 for each in self.service()["generations"][0]["workers"])
+
+        before = requests()
+        wait_until(lambda: requests() >= before + count, f"{count} more requests")
+
     def wait_exit(self, timeout=None):
         """Its exit code, -N for a signal."""
         try:

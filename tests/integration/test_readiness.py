@@ -82,6 +82,7 @@ class Probed:
         load = self.load()
         self.install_server(self.hello_command("two"), before="sleep 1")
         gapless.upgrade_by_hup()
+        gapless.wait_requests()
         report = load.stop()
         self.assert_clean(report)
         self.assertEqual(set(report["by"]), {"one generation 1", "two generation 2"})

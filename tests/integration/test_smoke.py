@@ -55,6 +55,7 @@ class Smoked:
         load = harness.Load(self, "--rate", 200, "--by-body", self.target)
         result = self.upgrade(gapless)
         self.assertEqual(result.returncode, 0, result)
+        gapless.wait_requests()
         report = load.stop()
         self.assert_clean(report)
         self.assertEqual(set(report["by"]), {"one generation 1", "two generation 2"})
