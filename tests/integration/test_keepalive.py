@@ -326,7 +326,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_without_idle_connections_there_is_nothing_to_say(self):
         gapless = self.run_exact(*QUIET)
-        client = self.slow(300)
+        client = self.slow(2000)  # longer than until its client can be told
         upgrade = Upgrade(self, gapless)
         self.assertIs(client.answer(), True)
         client.leave()
