@@ -180,6 +180,15 @@ static void own(struct gapless_state *state, uint64_t transfer)
         state_offers_return(state, !state_channel_open(state));
 }
 
+/* Said already, with the reason: this one only tells a master that hadn't heard it that there is no export
+ * any more. */
+static void say_over(struct gapless_state *state, uint64_t transfer)
+{
+    struct error error = {.code = 0};
+    error_set(&error, EPIPE, BLAME_PEER, "a freeze where nothing is being exported");
+    state_say_failed(state, transfer, &error);
+}
+
 static void on_freeze(struct gapless_state *state, const Gapless__Control__Freeze *freeze)
 {
     /* A master that was restarted may say it again. */
@@ -187,7 +196,7 @@ static void on_freeze(struct gapless_state *state, const Gapless__Control__Freez
         if (state->holder == STATE_FROZEN)
             state_say_frozen(state, freeze->transfer);
     } else if (!state_export_is(state, freeze->transfer) || state->holder != STATE_OWNED)
-        fail(state, freeze->transfer, "a freeze where nothing is being exported");
+        say_over(state, freeze->transfer);
     else
         state_freeze(state, freeze->transfer, freeze->timeout_ms);
 }
