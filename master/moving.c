@@ -92,6 +92,9 @@ static void offer(struct service *service, struct moving *moving)
 static int check(const Gapless__Control__Offer *of, const struct fd_list *fds, struct error *error)
 {
     unsigned wanted = 0;
+    if (of->offer > UINT32_MAX)
+        return error_set(error, EPROTO, BLAME_PEER,
+            "it made an offer of number %" PRIu64 ", of more than 32 bits", of->offer);
     for (size_t i = 0; i < of->n_connections; i++)
         wanted += of->connections[i]->memory ? 2 : 1;
     if (of->offer == 0 || of->offer > UINT32_MAX)
@@ -135,13 +138,9 @@ int moving_offered(struct worker *worker, const Control *message, struct fd_list
     struct service *service = worker->generation->service;
     int r = check(message->offer, fds, error);
     uint64_t number = number_of(worker->id, message->offer->offer);
-    struct moving *moving = r == 0 ? calloc(1, sizeof *moving) : NULL;
-    if (r < 0)
+    if (r < 0 || is_known(service, number))
         return r;
-    if (is_known(service, number)) {
-        free(moving);
-        return 0;
-    }
+    struct moving *moving = calloc(1, sizeof *moving);
     if (moving)
         moving->message = copy(message);
     if (!moving || !moving->message) {

@@ -119,6 +119,7 @@ MESSAGES = {
     "describe_without_name": lambda worker: describe(worker, name=""),
     "describe_without_version": lambda worker: describe(worker, version=0),
     "offer_without_descriptors": offer_without_descriptors,
+    "offer_beyond": lambda worker: tell_raw(worker, "offer", offer=1 << 32),
     "taken": lambda worker: tell_raw(worker, "taken", offer=4711),
     "attach_without_descriptors": lambda worker: tell_raw(worker, "attach", transfer=worker._transfers[0].number),
     # Of no transfer that is, and of this one, out of turn.
