@@ -38,7 +38,6 @@ bool transfer_has_writable_state(const struct generation *generation)
     return false;
 }
 
-/* Every worker of the generation that takes part has said it; those that have gone needn't. */
 bool transfer_all_said(const struct generation *generation, unsigned said)
 {
     for (const struct worker *worker = generation ? generation->workers : NULL; worker; worker = worker->next)
@@ -72,6 +71,7 @@ void transfer_sum_up(struct service *service)
 /* ── deadlines ── */
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx);
+
 int transfer_set_timer(struct service *service, int64_t ms, struct error *error)
 {
     struct transfer *transfer = transfer_of(service);
@@ -95,7 +95,6 @@ void transfer_enter(struct service *service, enum transfer_stage stage)
     master_changed(service->master);
 }
 
-/* Before the switch, whatever the machine is waiting for. */
 void transfer_fail(struct service *service, const struct error *why)
 {
     struct error reason = *why;

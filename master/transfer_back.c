@@ -35,6 +35,15 @@ static void open_way_back(struct service *service)
     snprintf(transfer->one_way, sizeof transfer->one_way, "%s", error.message);
 }
 
+/* Nothing goes back any more, at either end. */
+static void close_way_back(const struct service *service)
+{
+    transfer_tell_all(
+        service, transaction_new_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
+    transfer_tell_all(
+        service, transaction_old_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
+}
+
 /* Nobody offers what nobody takes. */
 static void release_to(struct service *service, struct generation *from, const struct generation *to)
 {
@@ -90,15 +99,11 @@ void transfer_settle(struct service *service)
     transfer_stop_timer(transfer);
     if (transfer->stage != TRANSFER_GIVEN || !transfer->frozen_us)
         return;
-    transfer_tell_all(
-        service, transaction_new_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
-    transfer_tell_all(
-        service, transaction_old_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
+    close_way_back(service);
 }
 
 /* ── the way back ── */
 
-/* After it: the way back isn't without a loss any more. */
 void transfer_lose_way_back(struct service *service, const char *why)
 {
     struct transfer *transfer = transfer_of(service);
@@ -107,10 +112,7 @@ void transfer_lose_way_back(struct service *service, const char *why)
     transfer->sends_back = false;
     snprintf(transfer->one_way, sizeof transfer->one_way, "%s", why);
     transfer_stop_timer(transfer);
-    transfer_tell_all(
-        service, transaction_new_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
-    transfer_tell_all(
-        service, transaction_old_generation(service), GAPLESS__CONTROL__CONTROL__BODY_CLOSE, TRANSFER_BACK);
+    close_way_back(service);
     log_event(LOG_WARNING, "changes don't go back to the standby any more", LOG_S("service", service->name),
         LOG_U("generation", service->transaction.to), LOG_S("reason", why));
     requests_progress(service, service->transaction.to, "warning", why);
