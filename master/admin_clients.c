@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/admin_clients.h"
 
+#include "master/clock.h"
+
 #include "ipc/frame.h"
 
 #include <assert.h>
@@ -94,8 +96,7 @@ static void client_drop(struct admin_request *client)
 
 static void wait_at_most(struct admin_request *client, unsigned ms)
 {
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
-    event_add(client->deadline, &tv);
+    timer_set_ms(client->deadline, ms);
 }
 
 /* The only writer of the state. */

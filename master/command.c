@@ -4,6 +4,7 @@
 #include "ipc/fd.h"
 #include "master/activation.h"
 #include "master/child.h"
+#include "master/clock.h"
 #include "master/command_output.h"
 #include "master/config/value.h"
 #include "master/forked.h"
@@ -259,8 +260,7 @@ static void finish(struct command *command)
 
 static void set_timer(struct command *command, int64_t ms)
 {
-    struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-    evtimer_add(command->timer, &time);
+    timer_set_ms(command->timer, ms);
 }
 
 static void kill_it(struct command *command, enum ending ending)

@@ -3,6 +3,7 @@
 
 #include "bpf/waiting.h"
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/keepalive.h"
 #include "master/listener_capture.h"
@@ -101,8 +102,7 @@ static unsigned count_queued(const struct worker *worker)
 
 static void set_timer(struct departure *departure)
 {
-    struct timeval after = {.tv_usec = departure->pause_us};
-    evtimer_add(departure->timer, &after);
+    timer_set_us(departure->timer, departure->pause_us);
     departure->pause_us = departure->pause_us * 2 > LOOK_MAX_US ? LOOK_MAX_US : departure->pause_us * 2;
 }
 

@@ -2,6 +2,7 @@
 #include "master/generation.h"
 
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/health.h"
 #include "master/keepalive.h"
 #include "master/listener_capture.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/health.h"
 
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -22,10 +23,8 @@ struct health {
 
 static void ask_later(struct health *health)
 {
-    int64_t now_ms = clock_monotonic_ms();
-    int64_t ms = health->asked_ms + health->generation->settings->health_interval_ms - now_ms;
-    struct timeval pause = {.tv_sec = ms > 0 ? ms / 1000 : 0, .tv_usec = ms > 0 ? ms % 1000 * 1000 : 0};
-    evtimer_add(health->timer, &pause);
+    int64_t at_ms = health->asked_ms + health->generation->settings->health_interval_ms;
+    timer_set_ms(health->timer, at_ms - clock_monotonic_ms());
 }
 
 static void say(const struct health *health, enum log_level level, const char *message, const char *reason)

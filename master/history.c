@@ -2,6 +2,7 @@
 #include "master/history.h"
 
 #include "ipc/fd.h"
+#include "master/clock.h"
 #include "master/forked.h"
 #include "master/history_path.h"
 #include "master/history_writer.h"
@@ -55,8 +56,7 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx);
 
 static void set_timer(struct history *history, int64_t ms)
 {
-    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-    evtimer_add(history->timer, &after);
+    timer_set_ms(history->timer, ms);
 }
 
 static void say_unwritable(struct history *history, const char *reason)

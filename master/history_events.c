@@ -2,6 +2,7 @@
 #include "master/history_events.h"
 
 #include "gapless_config.h"
+#include "master/clock.h"
 #include "master/history.h"
 #include "master/master.h"
 #include "master/pinning.h"

@@ -2,6 +2,7 @@
 #include "master/keepalive.h"
 
 #include "ipc/fd.h"
+#include "master/clock.h"
 #include "master/forked.h"
 #include "master/generation.h"
 #include "master/log.h"
@@ -44,8 +45,7 @@ static void on_ended(evutil_socket_t fd, short what, void *ctx);
 
 static void set_timer(struct keepalive *keepalive, int64_t ms)
 {
-    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-    evtimer_add(keepalive->timer, &after);
+    timer_set_ms(keepalive->timer, ms);
 }
 
 static void pause_longer(struct keepalive *keepalive)

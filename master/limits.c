@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/limits.h"
 
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/history_events.h"
 #include "master/log.h"
@@ -45,7 +46,7 @@ struct limits *limits_open(struct master *master)
         return NULL;
     }
     /* What an earlier master has left is found then. */
-    evtimer_add(limits->timer, &(struct timeval){.tv_sec = TICK_MS / 1000});
+    timer_set_ms(limits->timer, TICK_MS);
     return limits;
 }
 
@@ -100,7 +101,7 @@ static void arm(const struct generation *generation)
 {
     struct limits *limits = generation->service->master->limits;
     if (limits && !evtimer_pending(limits->timer, NULL))
-        evtimer_add(limits->timer, &(struct timeval){.tv_sec = TICK_MS / 1000});
+        timer_set_ms(limits->timer, TICK_MS);
 }
 
 static void replace_all(struct generation *generation)
@@ -418,5 +419,5 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx)
     if (measure)
         limits->rest_until_us = ended_us + MEASURE_FACTOR * (ended_us - began_us);
     if (watched)
-        evtimer_add(limits->timer, &(struct timeval){.tv_sec = TICK_MS / 1000});
+        timer_set_ms(limits->timer, TICK_MS);
 }

@@ -5,6 +5,7 @@
 #include "ipc/fd.h"
 #include "master/admin.h"
 #include "master/admin_path.h"
+#include "master/clock.h"
 #include "master/command.h"
 #include "master/history.h"
 #include "master/history_events.h"
@@ -36,28 +37,6 @@
 #define EXIT_OK 0
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
-
-static int64_t clock_us(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-int64_t clock_monotonic_us(void)
-{
-    return clock_us(CLOCK_MONOTONIC);
-}
-
-int64_t clock_monotonic_ms(void)
-{
-    return clock_us(CLOCK_MONOTONIC) / 1000;
-}
-
-int64_t clock_realtime_ms(void)
-{
-    return clock_us(CLOCK_REALTIME) / 1000;
-}
 
 /* ── what follows from changes ── */
 

@@ -117,8 +117,4 @@ void master_quit(struct master *master, const struct history_who *who, const cha
 /* The service of that name, or NULL. */
 struct service *master_find(const struct master *master, const char *name);
 
-int64_t clock_monotonic_us(void);
-int64_t clock_monotonic_ms(void);
-int64_t clock_realtime_ms(void);
-
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/path_guard.h"
 
+#include "master/clock.h"
 #include "master/listener.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -55,10 +56,7 @@ static void look(evutil_socket_t fd, short what, void *ctx)
         evtimer_del(guard->timer);
         return;
     }
-    int64_t left = deadline - clock_monotonic_ms();
-    struct timeval after = {
-        .tv_sec = left > 0 ? left / 1000 : 0, .tv_usec = left > 0 ? left % 1000 * 1000 : 0};
-    evtimer_add(guard->timer, &after);
+    timer_set_ms(guard->timer, deadline - clock_monotonic_ms());
 }
 
 struct path_guard *path_guard_new(struct event_base *base, struct steering *steering)

@@ -3,6 +3,7 @@
 
 #include "ipc/fd.h"
 #include "master/arena.h"
+#include "master/clock.h"
 #include "master/forked.h"
 #include "master/generation.h"
 #include "master/log.h"
@@ -41,8 +42,7 @@ static void entry_name(const struct generation *generation, char name[KEEPER_NAM
 
 static void look_soon(struct pinning *pinning)
 {
-    static const struct timeval now = {.tv_sec = 0};
-    evtimer_add(pinning->timer, &now);
+    timer_set_us(pinning->timer, 0);
 }
 
 /* ── the look, in a copy of the master ── */

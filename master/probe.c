@@ -2,6 +2,7 @@
 #include "master/probe.h"
 
 #include "bpf/waiting.h"
+#include "master/clock.h"
 #include "master/probe_answer.h"
 #include "master/probe_match.h"
 #include "master/unix_file.h"
@@ -256,7 +257,6 @@ static void on_accept_look(evutil_socket_t fd, short what, void *ctx)
 {
     struct probe *probe = ctx;
     unsigned left = 0;
-    struct timeval again = {.tv_usec = ACCEPT_LOOK_US};
     for (unsigned i = 0; i < probe->request.endpoint->socket_count; i++) {
         unsigned count = 0;
         int socket = probe->request.endpoint->sockets[i].fd;
@@ -264,7 +264,7 @@ static void on_accept_look(evutil_socket_t fd, short what, void *ctx)
             left += waiting_queue(probe->request.waiting, socket, &count, NULL) < 0 ? 1 : count;
     }
     if (left)
-        evtimer_add(probe->accept, &again);
+        timer_set_us(probe->accept, ACCEPT_LOOK_US);
     else
         tell(probe, NULL);
 }
@@ -296,7 +296,6 @@ static int begin(struct probe *probe, struct error *error)
 {
     struct event_base *base = probe->request.base;
     int64_t ms = probe->spec.timeout_ms ? probe->spec.timeout_ms : probe->request.timeout_ms;
-    struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     int r = probe_connect(probe->request.endpoint, &probe->connection, error);
     if (r < 0)
         return r;
@@ -304,7 +303,7 @@ static int begin(struct probe *probe, struct error *error)
     probe->deadline = evtimer_new(base, on_deadline, probe);
     probe->accept = evtimer_new(base, on_accept_look, probe);
     if (!probe->event || !probe->deadline || !probe->accept || event_add(probe->event, NULL) < 0 ||
-        evtimer_add(probe->deadline, &timeout) < 0)
+        timer_set_ms(probe->deadline, ms) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
 }

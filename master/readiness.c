@@ -2,6 +2,7 @@
 #include "master/readiness.h"
 
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -31,8 +32,7 @@ static bool is_awaited(const struct generation *generation)
 
 static void ask_later(struct readiness *readiness)
 {
-    struct timeval pause = {.tv_usec = PAUSE_US};
-    evtimer_add(readiness->timer, &pause);
+    timer_set_us(readiness->timer, PAUSE_US);
 }
 
 static void on_done(void *ctx, const struct error *failure)

@@ -3,6 +3,7 @@
 
 #include "master/backoff.h"
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/health.h"
 #include "master/history_events.h"
 #include "master/history_words.h"

@@ -2,6 +2,7 @@
 #include "master/settle.h"
 
 #include "bpf/waiting.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -33,8 +34,7 @@ struct settle {
 
 static void set_timer(struct settle *settle)
 {
-    struct timeval after = {.tv_usec = settle->pause_us};
-    evtimer_add(settle->timer, &after);
+    timer_set_us(settle->timer, settle->pause_us);
     settle->pause_us = settle->pause_us * 2 > LOOK_MAX_US ? LOOK_MAX_US : settle->pause_us * 2;
 }
 

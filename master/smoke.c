@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/smoke.h"
 
+#include "master/clock.h"
 #include "master/command.h"
 #include "master/config/quote.h"
 #include "master/config/smoke_spec.h"

@@ -5,6 +5,7 @@
 #include "ipc/state.pb-c.h"
 #include "master/arena.h"
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/handover.h"
 #include "master/keepalive.h"

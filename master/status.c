@@ -2,6 +2,7 @@
 #include "master/status.h"
 
 #include "gapless_config.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/history.h"
 #include "master/keepalive.h"

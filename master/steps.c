@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/steps.h"
 
+#include "master/clock.h"
 #include "master/command.h"
 #include "master/log.h"
 #include "master/master.h"

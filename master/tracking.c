@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/tracking.h"
 
+#include "master/clock.h"
 #include "master/drain.h"
 #include "master/master.h"
 #include "master/worker_log.h"
@@ -251,12 +252,9 @@ static int64_t look_before_us(const struct tracking *tracking, int64_t at_us)
 
 static void set_timer(struct tracking *tracking, int64_t at_us)
 {
-    int64_t now = clock_monotonic_us();
     if (at_us < tracking->rest_until_us && !is_fresh(tracking, at_us))
         at_us = tracking->rest_until_us;
-    int64_t left = at_us > now ? at_us - now : 0;
-    struct timeval after = {.tv_sec = left / 1000000, .tv_usec = left % 1000000};
-    evtimer_add(tracking->timer, &after);
+    timer_set_us(tracking->timer, at_us - clock_monotonic_us());
 }
 
 static int64_t processor_us(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/transaction.h"
 
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/health.h"
 #include "master/keepalive.h"
@@ -277,11 +278,7 @@ static void set_timer(const struct service *service)
     evtimer_del(transaction->timer);
     if (!service->upgrade.deadline_us)
         return;
-    int64_t left_us = service->upgrade.deadline_us - clock_monotonic_us();
-    struct timeval after = {.tv_sec = 0};
-    if (left_us > 0)
-        after = (struct timeval){.tv_sec = left_us / 1000000, .tv_usec = left_us % 1000000};
-    evtimer_add(transaction->timer, &after);
+    timer_set_us(transaction->timer, service->upgrade.deadline_us - clock_monotonic_us());
 }
 
 static void note_failure(struct service *service, enum upgrade_event event, const struct error *why)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/transaction_phases.h"
 
+#include "master/clock.h"
 #include "master/config/canary.h"
 #include "master/config/value.h"
 #include "master/generation.h"

@@ -2,6 +2,7 @@
 #include "master/transfer.h"
 
 #include "master/arena.h"
+#include "master/clock.h"
 #include "master/config/value.h"
 #include "master/generation.h"
 #include "master/handover.h"
@@ -75,10 +76,9 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx);
 int transfer_set_timer(struct service *service, int64_t ms, struct error *error)
 {
     struct transfer *transfer = transfer_of(service);
-    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (!transfer->timer)
         transfer->timer = evtimer_new(service->master->base, on_timer, service);
-    if (!transfer->timer || evtimer_add(transfer->timer, &after) < 0)
+    if (!transfer->timer || timer_set_ms(transfer->timer, ms) < 0)
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     return 0;
 }

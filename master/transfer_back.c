@@ -3,6 +3,7 @@
  * A transfer from the switch on: the new generation owns the state and gets the connections, what it changes
  * goes to the standby, and all of it goes back where the traffic does.
  */
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/handover.h"
 #include "master/history_events.h"

@@ -3,6 +3,7 @@
  * A transfer on its way to the new generation: the old workers are asked, the new ones get the snapshot, then
  * the last changes.
  */
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/handover.h"
 #include "master/log.h"

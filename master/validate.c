@@ -2,6 +2,7 @@
 #include "master/validate.h"
 
 #include "ipc/fd.h"
+#include "master/clock.h"
 #include "master/command.h"
 #include "master/config/value.h"
 #include "master/forked.h"
@@ -183,14 +184,13 @@ static int begin_copy(struct validation *validation, struct error *error)
 struct validation *validate_start(const struct validate_request *request, struct error *error)
 {
     struct validation *validation = calloc(1, sizeof *validation);
-    int64_t ms = request->service->check_timeout_ms;
-    struct timeval deadline = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (validation) {
         *validation =
             (struct validation){.request = *request, .pidfd = -1, .fd = -1, .waits_for = "its process"};
         validation->timer = evtimer_new(request->master->base, on_timer, validation);
     }
-    if (!validation || !validation->timer || evtimer_add(validation->timer, &deadline) < 0) {
+    if (!validation || !validation->timer ||
+        timer_set_ms(validation->timer, request->service->check_timeout_ms) < 0) {
         error_set(error, ENOMEM, BLAME_OURS, "out of memory");
         validate_free(validation);
         return NULL;

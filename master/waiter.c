@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/waiter.h"
 
+#include "master/clock.h"
 #include "master/dry_run.h"
 #include "master/master.h"
 #include "master/requests.h"

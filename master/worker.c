@@ -5,6 +5,7 @@
 #include "master/activation.h"
 #include "master/capture/capture.h"
 #include "master/child.h"
+#include "master/clock.h"
 #include "master/config/value.h"
 #include "master/departure.h"
 #include "master/generation.h"
@@ -63,8 +64,7 @@ static void set_timer(struct worker *worker, int64_t ms)
         evtimer_del(worker->timer);
         return;
     }
-    struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-    evtimer_add(worker->timer, &after);
+    timer_set_ms(worker->timer, ms);
 }
 
 /* The deadline of a state, in ms from now; -1: none. */
@@ -129,11 +129,8 @@ static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
 
 void worker_orphaned(struct worker *worker, int64_t since_ms)
 {
-    int64_t left = since_ms + ORPHANED_MS - clock_monotonic_ms();
-    struct timeval after = {
-        .tv_sec = left > 0 ? left / 1000 : 0, .tv_usec = left > 0 ? left % 1000 * 1000 : 0};
     worker->orphaned_ms = since_ms;
-    evtimer_add(worker->orphaned, &after);
+    timer_set_ms(worker->orphaned, since_ms + ORPHANED_MS - clock_monotonic_ms());
 }
 
 static struct worker *worker_alloc(struct generation *generation, unsigned index)

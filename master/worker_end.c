@@ -3,6 +3,7 @@
  * How a worker ends: it is told to drain, to stop, and is killed.
  */
 #include "master/capture/capture.h"
+#include "master/clock.h"
 #include "master/departure.h"
 #include "master/generation.h"
 #include "master/keepalive.h"
@@ -121,7 +122,7 @@ void worker_drain(struct worker *worker, bool steered)
     switch (worker->state) {
     case WORKER_WAITING:
         worker->surplus = true;
-        evtimer_add(worker->timer, &(struct timeval){.tv_sec = 0});
+        timer_set_us(worker->timer, 0);
         break;
     case WORKER_STARTING:
         if (capture_serves(worker))

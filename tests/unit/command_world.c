@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "command_world.h"
 
+#include "master/clock.h"
 #include "tests/unit/open_fds.h"
 
 #include <fcntl.h>

@@ -2,6 +2,7 @@
 #include "tests/unit/validate_world.h"
 
 #include "ipc/fd.h"
+#include "master/clock.h"
 #include "tests/unit/open_fds.h"
 
 #include <errno.h>
