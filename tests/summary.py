@@ -4,15 +4,18 @@
 
 CHECKS has a line `ok NAME`, `fail NAME` or `skip NAME: reason` for each step that is no meson test. The other NAME is
 meson's --logbase ("testlog"): NAME.junit.xml has the cases of each test, NAME.json how the whole test ended, so that a
-program that died between two cases is counted too. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed and
+program that died between two cases is counted too. Below what failed stands why, as far as its test said it; what went
+before is in meson's log. The last line is `N passed, N failed, N skipped`; the exit code is 0 if nothing failed and
 something passed.
 """
 
 import json
 import pathlib
+import re
 import sys
 import xml.etree.ElementTree as etree
 
+WHY_LINES, WHY_COLUMNS = 6, 300
 BAD = {"FAIL", "ERROR", "TIMEOUT", "INTERRUPT", "UNEXPECTEDPASS"}
 
 
@@ -50,9 +53,9 @@ class Count:
                     self.skipped.append(f"{label}: {case}{': ' + reason if reason else ''}")
                 else:
                     bad += 1
-                    self.failed.append(f"{label}: {case}")
+                    self.failed.append("\n".join([f"{label}: {case}", *_why(run, case)]))
             if run["result"] in BAD and bad == 0:
-                self.failed.append(f"{label}: {run['result'].lower()}")
+                self.failed.append("\n".join([f"{label}: {run['result'].lower()}", *_why(run)]))
 
     @staticmethod
     def _cases(path):
@@ -69,6 +72,20 @@ class Count:
             reason = (case.findtext("system-out") or "").strip().partition("\n")[0] if test else ""
             found.setdefault(test or case.get("name"), []).append((case.get("name"), result, reason))
         return found
+
+
+def _why(run, case=None):
+    """What a failed test printed behind its `not ok`: the error with where it was raised, or the first lines. Without a
+    case, of a test that died: the last ones."""
+    printed = [line for key in ("stdout", "stderr") for line in run.get(key, "").splitlines()]
+    if case is None:
+        lines = printed[-WHY_LINES:]
+    else:
+        begin = next((at for at, line in enumerate(printed) if line.strip() == f"not ok {case}"), len(printed)) + 1
+        end = next((at for at in range(begin, len(printed)) if not printed[at].startswith("#")), len(printed))
+        error = next((at for at in range(begin, end) if re.match(r"#\s+(\w+\.)*\w*(Error|Exception|Expired)\b", printed[at])), None)
+        lines = printed[max(begin, error - 3):min(end, error + 2)] if error else printed[begin:min(end, begin + WHY_LINES)]
+    return [f"    {line[:WHY_COLUMNS]}" for line in lines]
 
 
 def main():
