@@ -67,6 +67,15 @@ def wait_until(condition, what, timeout=None):
         pause = min(pause * 1.5, 0.05)
 
 
+def settled(look):
+    """What look() gives once it gives the same for a while: a number of descriptors to begin with, say, while the master may
+    still hold the connection of the verb that asked last, or a pipe to what writes the history."""
+    seen = []
+    wait_until(lambda: seen.append(look()) or len(seen) >= 20 and all(each == seen[-1] for each in seen[-20:]),
+               lambda: f"the same again and again: {seen[-20:]}")
+    return seen[-1]
+
+
 # ---- processes, seen through /proc ----
 
 
@@ -553,6 +562,15 @@ class TestCase(unittest.TestCase):
             lines = Log(path).text().splitlines()
             tails += [f"-- {path.name}, last of {len(lines)} lines:", *lines[-60:]]
         return tails
+
+    def assert_no_zombies(self, pid):
+        """None that stays: what has just ended is reaped a moment later."""
+        wait_until(lambda: not zombies_below(pid), lambda: f"no zombie: {zombies_below(pid)}")
+
+    def assert_processes(self, pid, count):
+        """So many below pid; a process that writes the history ends a moment later."""
+        wait_until(lambda: len(descendants_of(pid)) == count,
+                   lambda: f"{count} processes: {[command_line(each) for each in descendants_of(pid)]}")
 
     def shown(self):
         """The ends of the logs, for the report of a case that failed."""

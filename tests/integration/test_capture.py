@@ -87,7 +87,7 @@ class Basic:
     def test_server_alone_is_a_whole_configuration(self):
         gapless = self.bound()
         self.assert_steered(gapless)
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         load = self.load(RATE)
         for generation in range(2, UPGRADES + 2):
             self.upgrade(gapless, generation)
@@ -103,7 +103,7 @@ class Basic:
 
     def test_workers_come_and_go(self):
         gapless = self.bound("-n", "2")
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         load = self.load(RATE // 2)
         for _ in range(3):
             for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
@@ -117,7 +117,7 @@ class Basic:
 
     def fails(self, gapless, commands):
         """The upgrade to each of the commands fails, in the words that go with it, and changes nothing."""
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         load = self.load()
         for generation, (command, words) in enumerate(commands, start=2):
             self.install(*command)
@@ -151,7 +151,7 @@ class Basic:
 
     def test_master_that_is_killed_goes_on(self):
         gapless = self.bound()
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         load = self.load()
         for generation in range(2, 2 + KILLS):
             self.kill_master(gapless)
@@ -201,7 +201,7 @@ class Tier(Basic):
 
     def test_worker_that_is_killed_is_replaced(self):
         gapless = self.bound("--backoff-initial", "100ms")
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         for _ in range(3):
             (pid,) = gapless.worker_pids()
             mark = gapless.log.mark()
@@ -302,7 +302,7 @@ class Sharing:
 
     def test_server_that_opens_its_socket_anew(self):
         gapless = self.bound(command=self.binder("--rebind"))
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         for _ in range(3):
             mark = gapless.log.mark()
             os.kill(gapless.worker_pids()[0], signal.SIGUSR1)
@@ -451,7 +451,7 @@ class PathTest(capturing.TestCase):
     def test_upgrades_under_load_lose_nothing(self):
         gapless = self.serve_path()
         self.assertEqual(gapless.service()["listeners"][0]["steering"], "path")
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         load = self.load(RATE)
         for generation in range(2, UPGRADES + 2):
             self.upgrade(gapless, generation)

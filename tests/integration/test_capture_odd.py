@@ -61,7 +61,7 @@ class Odd:
         for what, (gapless, sockets) in running.items():
             gapless.log.wait("serving")
             harness.wait_until(lambda: len(gapless.log.find("captured", generation=1)) >= sockets, f"{sockets} sockets: {what}")
-            before[what] = gapless.wait_serving(1) and gapless.wait_master(), self.held(gapless)
+            before[what] = gapless.wait_serving(1) and gapless.wait_master(), harness.settled(lambda: self.held(gapless))
         loads = [self.load(500, targets[at:at + LOAD_TARGETS]) for at in range(0, len(targets), LOAD_TARGETS)]
         for gapless, _ in running.values():
             gapless.hup()

@@ -52,23 +52,12 @@ class ControlChannelTest(harness.TestCase):
                                   "--ready-timeout", "1s", "--drain-timeout", "500ms", "--stop-grace", "500ms", "--",
                                   self.hello("one"))
         self.processes = {"keeper": self.gapless.keeper_pid(), "master": self.gapless.master_pid()}
-        self.before = self.settled_counts()
-
-    def settled_counts(self):
-        """The counts once they stay the same: what the master has sent the keeper may still be on its way."""
-        seen = []
-
-        def settled():
-            seen.append(self.counts())
-            return len(seen) >= 20 and all(counts == seen[-1] for counts in seen[-20:])
-
-        harness.wait_until(settled, lambda: f"counts that stay the same: {seen[-20:]}")
-        return seen[-1]
+        self.before = harness.settled(self.counts)
 
     def upgrade_once(self):
         """From here on the version before is held."""
         self.gapless.upgrade_by_hup()
-        self.before = self.settled_counts()
+        self.before = harness.settled(self.counts)
 
     def counts(self):
         return {name: len(harness.descriptors(pid)) for name, pid in self.processes.items()}
@@ -82,8 +71,7 @@ class ControlChannelTest(harness.TestCase):
         self.assertEqual(self.gapless.master_pid(), self.processes["master"], "the master must have lived")
         harness.wait_until(lambda: self.counts() == self.before, lambda: f"descriptors as before, {self.before}: "
                            f"{ {name: harness.descriptors(pid) for name, pid in self.processes.items()} }")
-        harness.wait_until(lambda: len(harness.descendants_of(self.gapless.pid)) == 3, lambda: "master and two workers: "
-                           f"{[harness.command_line(pid) for pid in harness.descendants_of(self.gapless.pid)]}")
+        self.assert_processes(self.gapless.pid, 3)  # master and two workers
 
     def test_every_misbehaviour_is_tried(self):
         done = subprocess.run([harness.program("GAPLESS_FAULTY"), "--list"], capture_output=True, text=True, check=True)

@@ -15,7 +15,8 @@ class EnduranceTest(harness.TestCase):
                              f"unix:{self.dir}/web.sock", "--", self.hello("one"))
         processes = {"keeper": gapless.keeper_pid(), "master": gapless.master_pid()}
         gapless.upgrade_by_hup()
-        before = {name: len(harness.descriptors(pid)) for name, pid in processes.items()}
+        counts = lambda: {name: len(harness.descriptors(pid)) for name, pid in processes.items()}
+        before = harness.settled(counts)
         settled = {}
         for upgrade in range(2, UPGRADES + 1):
             gapless.upgrade_by_hup()
@@ -23,11 +24,11 @@ class EnduranceTest(harness.TestCase):
                 settled = {name: harness.memory_kib(pid, "Rss") for name, pid in processes.items()}
         self.assertEqual(gapless.master_pid(), processes["master"], "it must be the same master throughout")
         harness.wait_until(
-            lambda: before == {name: len(harness.descriptors(pid)) for name, pid in processes.items()},
+            lambda: counts() == before,
             lambda: f"descriptors as before, {before}: "
                     f"{ {name: sorted(harness.descriptors(pid).items()) for name, pid in processes.items()} }")
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
-        self.assertEqual(len(harness.descendants_of(gapless.pid)), 3, "master and two workers")
+        self.assert_no_zombies(gapless.pid)
+        self.assert_processes(gapless.pid, 3)  # master and two workers
         for name, pid in processes.items():
             growth = harness.memory_kib(pid, "Rss") - settled[name]
             harness.note(f"{name}: RSS after {SETTLED} upgrades {settled[name]} KiB, after {UPGRADES} {growth:+d} KiB, "

@@ -214,7 +214,7 @@ class HandoverTest(harness.TestCase):
     def test_clients_that_leave_on_the_way_leave_nothing(self):
         gapless = self.serve_hello()
         gapless.upgrade_by_hup()
-        before = self.open_fds(gapless)
+        before = harness.settled(lambda: self.open_fds(gapless))
         for generation in range(3, 7):
             kept = Kept(self, self.address, 200)
             kept.ask()

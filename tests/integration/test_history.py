@@ -186,13 +186,13 @@ class EventsTest(HistoryCase):
         gapless = self.run_web()
         gapless.upgrade_by_hup()  # from here on the version before is held
         self.wait_records("start", "upgrade")
-        harness.wait_until(lambda: len(harness.descendants_of(gapless.pid)) == 2, "the writer to end")
-        before = len(harness.descriptors(gapless.master_pid()))
+        self.assert_processes(gapless.pid, 2)
+        before = harness.settled(lambda: len(harness.descriptors(gapless.master_pid())))
         gapless.upgrade_by_hup()
         self.wait_records("start", "upgrade", "upgrade")
-        harness.wait_until(lambda: len(harness.descendants_of(gapless.pid)) == 2, "the writer to end")
+        self.assert_processes(gapless.pid, 2)
         harness.wait_until(lambda: len(harness.descriptors(gapless.master_pid())) == before, f"{before} descriptors")
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
+        self.assert_no_zombies(gapless.pid)
 
 
 class KilledTest(HistoryCase):
@@ -272,7 +272,7 @@ class KilledTest(HistoryCase):
             harness.wait_until(lambda to=generation: [each["to"] for each in self.events("upgrade")] == list(range(2, to + 1)),
                                lambda: f"{generation - 1} upgrades: {self.records()}")
             gapless.log.wait("writer was killed")
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
+        self.assert_no_zombies(gapless.pid)
 
     def test_next_start_goes_on_numbering_and_mends_a_torn_line(self):
         self.assertEqual(self.run_web().terminate(), 0)

@@ -231,7 +231,7 @@ class KeepaliveEnduranceTest(harness.TestCase):
         gapless = self.gapless
         self.processes = {"keeper": gapless.keeper_pid(), "master": gapless.master_pid()}
         self.first_upgrade(ports["web"])
-        first = self.looked()
+        first = harness.settled(self.looked)
         loads = {name: harness.Load(self, "--keepalive", KEPT, "--interval", "2ms", f"tcp:127.0.0.1:{port}/")
                  for name, port in ports.items()}
         disturbers = [Resets(list(ports.values()), seed), Killer(gapless, "victim", ports["victim"], seed + 1)]
@@ -273,10 +273,8 @@ class KeepaliveEnduranceTest(harness.TestCase):
         harness.wait_until(lambda: self.looked()["descriptors"] == first["descriptors"],
                            lambda: f"{first['descriptors']} descriptors: "
                                    f"{ {name: sorted(harness.descriptors(pid).items()) for name, pid in self.processes.items()} }")
-        harness.wait_until(lambda: not harness.zombies_below(gapless.pid), "no zombie")
-        harness.wait_until(lambda: len(harness.descendants_of(gapless.pid)) == 5,
-                           lambda: "master and four workers alone, there are "
-                                   f"{[harness.command_line(pid) for pid in harness.descendants_of(gapless.pid)]}")
+        self.assert_no_zombies(gapless.pid)
+        self.assert_processes(gapless.pid, 5)  # master and four workers
         self.assertEqual(self.looked()["bpf"], first["bpf"], "BPF programs and maps")
         last = self.looked()
         harness.note(f"descriptors {last['descriptors']}, BPF programs and maps {last['bpf']}")

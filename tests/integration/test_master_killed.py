@@ -45,7 +45,7 @@ class MasterKilledTest(harness.TestCase):
         self.assertEqual(harness.version_at(("127.0.0.1", self.port))[0], "two")
         self.assert_clean(tcp.stop())
         self.assert_clean(unix.stop())
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
+        self.assert_no_zombies(gapless.pid)
         pss = sum(harness.memory_kib(pid, "Pss") for pid in (gapless.keeper_pid(), gapless.master_pid()))
         harness.note(f"PSS of keeper and master together: {pss} KiB")
         if not harness.SANITIZED:
@@ -54,12 +54,14 @@ class MasterKilledTest(harness.TestCase):
     def test_descriptors_of_keeper_and_master_are_what_they_were(self):
         gapless = self.gapless
         self.kill_master(gapless)
-        keeper, master = (len(harness.descriptors(pid)) for pid in (gapless.keeper_pid(), gapless.master_pid()))
+        before = harness.settled(lambda: self.descriptors(gapless))
         for _ in range(5):
             self.kill_master(gapless)
-        harness.wait_until(lambda: (len(harness.descriptors(gapless.keeper_pid())),
-                                    len(harness.descriptors(gapless.master_pid()))) == (keeper, master),
-                           f"{keeper} and {master} descriptors")
+        harness.wait_until(lambda: self.descriptors(gapless) == before, lambda: f"{before} descriptors: {self.descriptors(gapless)}")
+
+    @staticmethod
+    def descriptors(gapless):
+        return [len(harness.descriptors(pid)) for pid in (gapless.keeper_pid(), gapless.master_pid())]
 
     def test_worker_that_dies_while_there_is_no_master_is_replaced(self):
         gapless = self.gapless
@@ -73,7 +75,7 @@ class MasterKilledTest(harness.TestCase):
                            "a worker in place of the dead one")
         self.assertIn(workers[1], gapless.worker_pids())
         gapless.wait_serving(1)
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
+        self.assert_no_zombies(gapless.pid)
 
     def without_master(self):
         """Kills two masters in a row: one that has just been started is not followed by the next one at once."""
@@ -119,7 +121,7 @@ class MasterKilledTest(harness.TestCase):
                            "the next version")
         harness.wait_until(lambda: len(gapless.worker_pids()) == 2, "the old generations to be gone")
         self.assert_clean(load.stop())
-        self.assertEqual(len(harness.descendants_of(gapless.pid)), 3, "master and two workers")
+        self.assert_processes(gapless.pid, 3)  # master and two workers
 
     def test_killed_during_a_drain_the_old_worker_still_finishes(self):
         gapless = self.gapless

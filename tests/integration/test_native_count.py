@@ -105,7 +105,7 @@ class NativeCountTest(harness.TestCase):
         for _ in range(5):
             harness.version_at(self.address)
         self.wait_total(requests=5)
-        descriptors = len(harness.descriptors(self.gapless.keeper_pid()))
+        descriptors = harness.settled(lambda: len(harness.descriptors(self.gapless.keeper_pid())))
         killed = self.gapless.worker_pids()[0]
         with harness.connect(self.address) as client:
             client.sendall(b"GET /slow?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -116,7 +116,8 @@ class NativeCountTest(harness.TestCase):
         self.wait_total(requests=0, in_flight=0, connections=0)
         harness.version_at(self.address)
         self.wait_total(requests=1, in_flight=0, connections=0)
-        self.assertEqual(len(harness.descriptors(self.gapless.keeper_pid())), descriptors, "the page of the dead one")
+        harness.wait_until(lambda: len(harness.descriptors(self.gapless.keeper_pid())) == descriptors,
+                           "no more descriptors than before: the page of the dead one is closed")
 
     def test_pages_end_with_their_workers(self):
         self.begin(self.hello("one"), "-n", "2")

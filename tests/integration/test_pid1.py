@@ -74,7 +74,7 @@ class Pid1Test(harness.TestCase):
         container = self.contain(*self.listen, *self.worker("--orphans", "20"))
         harness.wait_until(lambda: len(container.inside()) == 3, lambda: f"keeper, master and worker alone: "
                            f"{[harness.command_line(pid) for pid in container.inside()]}")
-        self.assertEqual(harness.zombies_below(container.outside), [])
+        self.assert_no_zombies(container.outside)
 
     def test_upgrades_by_sighup_leave_nothing(self):
         container = self.contain(*self.listen, "-n", "2", "--", self.hello("one"))

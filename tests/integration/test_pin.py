@@ -60,7 +60,7 @@ class BinaryTest(TestCase):
 
     def test_replaced_by_rename_the_old_one_comes_back_and_an_upgrade_takes_the_new_one(self):
         gapless = self.serving()
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         self.assertEqual(pathlib.Path(f"/proc/{gapless.worker_pids()[0]}/comm").read_text(), "server\n")
         self.binary("two")
         for _ in range(2):
@@ -141,7 +141,7 @@ services:
         self.binary("two")
         self.kill_master(gapless)
         self.assert_old(self.replaced_worker(gapless))
-        before = self.held(gapless)
+        before = harness.settled(lambda: self.held(gapless))
         self.kill_master(gapless)
         self.assert_old(self.replaced_worker(gapless))
         self.assertEqual(len(self.said(gapless, "info")), 1, gapless.log.text())

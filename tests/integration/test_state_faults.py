@@ -94,7 +94,7 @@ class TestCase(test_python_worker.PythonWorker):
 
     def upgrade_fails(self, reason, code=1, at=None, **faults):
         """An upgrade to a version with these faults does, with that reason, and that was all."""
-        before = getattr(self, "before", None) or self.open_fds()
+        before = getattr(self, "before", None) or harness.settled(self.open_fds)
         self.before = before
         self.install(at=at, **faults)
         began = time.monotonic()

@@ -105,14 +105,14 @@ class KillTest(TestCase):
         check = kv.Check(self, self.address, "--fill", ITEMS, "--connections", 8, "--seconds", 3600, "--verify")
         check.wait("loading")
         whole = self.size()
-        before = self.open_fds()
+        before = harness.settled(self.open_fds)
         phases, began, number, read = collections.Counter(), time.monotonic(), 0, []
         while number < KILLS if transaction.FULL else time.monotonic() < began + SECONDS:
             number += 1
             phase, had = self.one(number + 1, whole)
             phases[phase] += 1
             read.append(had)
-        after = self.open_fds()
+        after = harness.settled(self.open_fds)
         status, report = check.stop()
         harness.note(f"{number} kills in {time.monotonic() - began:.0f} s: {dict(phases)}, after {min(read)} to {max(read)} bytes of about "
                      f"{whole}, {len(set(read))} different; {report['requests']} requests")

@@ -257,7 +257,8 @@ class HangupTest(harness.TestCase):
         server = self.write("server", f"#!/bin/sh\nexec {harness.WORKER}\n", 0o755)
         gapless = self.serve("-l", f"tcp:127.0.0.1:{harness.free_port()}", "--", server)
         gapless.upgrade_by_hup()  # from here on the version before is held
-        before = {pid: len(harness.descriptors(pid)) for pid in (gapless.keeper_pid(), gapless.master_pid())}
+        counts = lambda: {pid: len(harness.descriptors(pid)) for pid in (gapless.keeper_pid(), gapless.master_pid())}
+        before = harness.settled(counts)
         self.write("server", f"#!/bin/sh\nwhile [ ! -e {self.dir}/go ]; do sleep 0.05; done\nexec {harness.WORKER}\n", 0o755)
         mark = gapless.log.mark()
         for number in range(20):
@@ -269,10 +270,10 @@ class HangupTest(harness.TestCase):
         self.assertEqual(len(gapless.log.find(r"ready", after=mark, generation=5)), 0)
         # Nothing is left of twenty signals but two upgrades.
         gapless.wait_serving(4)
-        harness.wait_until(lambda: before == {pid: len(harness.descriptors(pid)) for pid in before},
+        harness.wait_until(lambda: counts() == before,
                            lambda: f"descriptors as before, {before}: "
                                    f"{ {pid: harness.descriptors(pid) for pid in before} }")
-        self.assertEqual(harness.zombies_below(gapless.pid), [])
+        self.assert_no_zombies(gapless.pid)
 
     def test_hangup_before_the_first_generation_is_ready_is_remembered(self):
         server = self.write("server", f"#!/bin/sh\nwhile [ ! -e {self.dir}/go ]; do sleep 0.05; done\n"

@@ -56,7 +56,7 @@ class StoreCase(harness.TestCase):
                                   "--drain-timeout", "500ms", *flags, "--", *server, **keywords)
         if server == (STORING,):
             self.ask("barrier")
-        self.before = self.settled_counts()
+        self.before = harness.settled(self.counts)
 
     def client(self):
         return Client(self, ("127.0.0.1", self.port))
@@ -110,13 +110,6 @@ class StoreCase(harness.TestCase):
     def counts(self):
         """Descriptors of the keeper and the master."""
         return [len(harness.descriptors(pid)) for pid in (self.gapless.keeper_pid(), self.gapless.master_pid())]
-
-    def settled_counts(self):
-        """… once they stay the same: what the master has sent the keeper may still be on its way."""
-        seen = []
-        harness.wait_until(lambda: seen.append(self.counts()) or len(seen) >= 20 and all(counts == seen[-1] for counts in seen[-20:]),
-                           "descriptors that stay the same")
-        return seen[-1]
 
     def wait_counts(self, counts):
         harness.wait_until(lambda: self.counts() == counts, lambda: f"descriptors of keeper and master as before, {counts}: {self.counts()}")
@@ -202,7 +195,7 @@ class SemanticsTest(StoreCase):
 
     def test_all_of_a_name_are_kept_and_the_same_file_once(self):
         self.store()
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         self.assertEqual(self.inherited_after("store a memory:1 memory:2 event", "store b again again", "store a again pair"),
                          ["a", "a", "a", "counter"], "the other end of the pair has gone with its worker")
         self.ask("remove a")
@@ -222,7 +215,7 @@ class SemanticsTest(StoreCase):
 
     def test_what_has_hung_up_is_dropped_unless_it_is_not_to_be_polled(self):
         self.store()
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         for line in ("store pipe pipe", "store pair pair", "unpolled kept pipe", "store memory memory:5"):
             self.ask(line)
         self.kill_master()
@@ -235,7 +228,7 @@ class SemanticsTest(StoreCase):
 
     def test_descriptors_without_fdstore_are_closed(self):
         self.store()
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         for _ in range(50):
             self.ask("barrier")
         self.wait_counts(counts)
@@ -300,7 +293,7 @@ class LimitsTest(StoreCase):
         for name in "abcd":
             self.ask(f"store {name} many:20")
         self.gapless.log.wait("not stored in the vault.*has too many open files.*nofile")
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         self.ask("store e many:200")
         self.gapless.log.wait("not stored in the vault.*out of descriptors.*nofile")
         self.wait_counts(counts)
@@ -367,7 +360,7 @@ class NativeTest(StoreCase):
         self.gapless.wait_serving(3)
         self.assertEqual(self.ask("get a"), "ok 12 1200 012345678901")
         self.assertEqual(self.ask("starts"), "ok 5")
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         self.assertEqual(self.ask("drop a"), "ok")
         self.wait_counts([count - 12 for count in counts])
 
@@ -396,7 +389,7 @@ class NativeTest(StoreCase):
 
     def test_what_is_not_allowed_is_answered_and_nothing_else_happens(self):
         self.keep("--vault-entries", "5", "--vault-bytes", "1000")
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         self.assertEqual(self.ask("put a 2 100"), "ok")
         for line, code, words in (("put b 3 1", errno.EDQUOT, "vault.entries"), ("put b 1 800", errno.EDQUOT, "vault.bytes"),
                                   ("put a:b 1 1", errno.EINVAL, "0x3a"), (f"put {'x' * 256} 1 1", errno.EINVAL, "256 bytes"),
@@ -410,7 +403,7 @@ class NativeTest(StoreCase):
     def test_master_without_room_for_them_says_so(self):
         self.keep()
         master = self.gapless.master_pid()
-        counts = self.settled_counts()
+        counts = harness.settled(self.counts)
         before = resource.prlimit(master, resource.RLIMIT_NOFILE)
         resource.prlimit(master, resource.RLIMIT_NOFILE, (counts[1] + 20, before[1]))
         self.assertRegex(self.ask("put a 64 1"), f"^{errno.EMFILE} out of descriptors.*nofile")

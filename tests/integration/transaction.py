@@ -204,7 +204,7 @@ class TestCase(harness.TestCase):
         self.wait_idle(generation)
         self.assertEqual({self.answered_by() for _ in range(10)}, {(version, generation)})
         self.assertEqual(len(self.gapless.worker_pids(generation=generation)), self.WORKERS)
-        self.assertEqual(harness.zombies_below(self.gapless.pid), [])
+        self.assert_no_zombies(self.gapless.pid)
 
 
 class Verb:
