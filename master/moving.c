@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/moving.h"
 
+#include "ipc/message.h"
 #include "master/generation.h"
 #include "master/handover.h"
 #include "master/history_events.h"
@@ -92,30 +93,15 @@ static void offer(struct service *service, struct moving *moving)
 static int check(const Gapless__Control__Offer *of, const struct fd_list *fds, struct error *error)
 {
     unsigned wanted = 0;
-    if (of->offer > UINT32_MAX)
+    if (of->offer == 0 || of->offer > UINT32_MAX)
         return error_set(error, EPROTO, BLAME_PEER,
-            "it made an offer of number %" PRIu64 ", of more than 32 bits", of->offer);
+            "it made an offer of number %" PRIu64 ", which is none of 32 bits", of->offer);
     for (size_t i = 0; i < of->n_connections; i++)
         wanted += of->connections[i]->memory ? 2 : 1;
-    if (of->offer == 0 || of->offer > UINT32_MAX)
-        return error_set(error, EPROTO, BLAME_PEER, "an offer has number %" PRIu64, of->offer);
     if (!of->n_connections || wanted != fds->count)
         return error_set(error, EPROTO, BLAME_PEER, "it offered %zu connections with %u descriptors",
             of->n_connections, fds->count);
     return 0;
-}
-
-static Control *copy(const Control *message)
-{
-    size_t size = gapless__control__control__get_packed_size(message);
-    uint8_t *packed = malloc(size + 1);
-    Control *ret = NULL;
-    if (packed) {
-        gapless__control__control__pack(message, packed);
-        ret = gapless__control__control__unpack(NULL, size, packed);
-    }
-    free(packed);
-    return ret;
 }
 
 /* The same in each life of the master: an offer that comes again has the number that it had, and Taken leads
@@ -142,7 +128,7 @@ int moving_offered(struct worker *worker, const Control *message, struct fd_list
         return r;
     struct moving *moving = calloc(1, sizeof *moving);
     if (moving)
-        moving->message = copy(message);
+        moving->message = (Control *)message_copy(&message->base);
     if (!moving || !moving->message) {
         free(moving);
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");

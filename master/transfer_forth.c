@@ -3,6 +3,7 @@
  * A transfer on its way to the new generation: the old workers are asked, the new ones get the snapshot, then
  * the last changes.
  */
+#include "ipc/message.h"
 #include "master/clock.h"
 #include "master/generation.h"
 #include "master/handover.h"
@@ -126,15 +127,9 @@ enum result transfer_snapshot(struct service *service)
 /* The last answer is kept: importers are of one version, and say the same. */
 static int keep_answer(struct transfer *transfer, const Gapless__Control__Accepted *accepted)
 {
-    size_t size = gapless__control__accepted__get_packed_size(accepted);
-    uint8_t *packed = malloc(size + 1);
-    if (!packed)
-        return -ENOMEM;
-    gapless__control__accepted__pack(accepted, packed);
     if (transfer->accepted)
         gapless__control__accepted__free_unpacked(transfer->accepted, NULL);
-    transfer->accepted = gapless__control__accepted__unpack(NULL, size, packed);
-    free(packed);
+    transfer->accepted = (Gapless__Control__Accepted *)message_copy(&accepted->base);
     return transfer->accepted ? 0 : -ENOMEM;
 }
 

@@ -455,7 +455,7 @@ class ProtocolTest(TestCase):
                 ("after hello", "describe_without_version", "it described segment late without a version"),
                 ("before ready", "describe", "it described its state twice"),
                 ("before ready", "offer_without_descriptors", offered),
-                ("before ready", "offer_beyond", "it made an offer of number 4294967296, of more than 32 bits"),
+                ("before ready", "offer_beyond", "it made an offer of number 4294967296, which is none of 32 bits"),
                 ("before ready", "taken", taken),
                 ("before accepted", "describe", "it described its state after it was ready"),
                 ("before accepted", "offer_without_descriptors", offered),
