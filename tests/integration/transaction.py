@@ -165,7 +165,8 @@ class TestCase(harness.TestCase):
         began, ended = (datetime.datetime.fromisoformat(record[key].replace("Z", "+00:00")) for key in ("started_at", "ended_at"))
         took = (ended - began).total_seconds() * 1000
         told = sum(phase["ms"] for phase in record["phases"])
-        self.assertTrue(took * 0.9 - 20 < told < took + 5, f"{told} of {took} ms, {record}")
+        # By two clocks, which aren't read at the same moment.
+        self.assertLess(abs(took - told), 50 + took / 10, f"{told} of {took} ms, {record}")
         for step in record.get("steps", []):
             (phase,) = [phase for phase in record["phases"] if phase["name"] == step["name"].split()[1]]
             self.assertLessEqual(step["ms"], phase["ms"], record)
