@@ -14,7 +14,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 
 /* How far the exchange at the start has come. */
@@ -24,23 +23,13 @@ enum phase {
     PHASE_OPEN,      /* the last batch has come */
 };
 
-struct listener {
-    char *name;
-    char *address;
-    int type;
-    int fd; /* -1: taken */
-};
-
 struct gapless {
     struct channel *channel; /* NULL: the connection is lost */
     enum phase phase;
     char *service;
     uint64_t generation;
     unsigned worker;
-    struct listener *listeners;
-    unsigned listener_count;    /* that have come */
-    unsigned listener_expected; /* that Welcome announced */
-    uint64_t batch;             /* the last one that came */
+    struct listeners listeners;
     bool said_ready;
     bool said_done;
     bool draining;
@@ -86,17 +75,6 @@ static int send_message(struct gapless *g, const Gapless__Control__Control *mess
     return gapless_send(g, message, NULL, 0, error);
 }
 
-static int acknowledge(struct gapless *g, uint64_t batch, unsigned received, struct error *error)
-{
-    Gapless__Control__Acknowledge body = GAPLESS__CONTROL__ACKNOWLEDGE__INIT;
-    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
-    body.batch = batch;
-    body.received = received;
-    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ACKNOWLEDGE;
-    message.acknowledge = &body;
-    return send_message(g, &message, error);
-}
-
 struct counters *gapless_page(const struct gapless *g)
 {
     return g ? g->counters : NULL;
@@ -128,67 +106,22 @@ static int on_welcome(
     g->generation = welcome->generation;
     g->worker = welcome->worker;
     g->successor = welcome->successor;
-    g->listener_expected = welcome->listener_count;
+    g->listeners.expected = welcome->listener_count;
     g->phase = PHASE_LISTENERS;
-    return 0;
-}
-
-static int socket_type(Gapless__Control__SocketType type)
-{
-    switch ((int)type) {
-    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_STREAM:
-        return SOCK_STREAM;
-    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_DGRAM:
-        return SOCK_DGRAM;
-    case GAPLESS__CONTROL__SOCKET_TYPE__SOCKET_TYPE_SEQPACKET:
-        return SOCK_SEQPACKET;
-    default:
-        return 0; /* of a later master */
-    }
-}
-
-static int add_listener(struct gapless *g, const Gapless__Control__Listener *from, int *fd)
-{
-    struct listener *listener = &g->listeners[g->listener_count];
-    listener->name = strdup(from->name);
-    listener->address = strdup(from->address);
-    if (!listener->name || !listener->address) {
-        free(listener->name);
-        free(listener->address);
-        return -ENOMEM;
-    }
-    listener->type = socket_type(from->type);
-    listener->fd = fd_take(fd);
-    g->listener_count++;
     return 0;
 }
 
 static int on_listeners(
     struct gapless *g, const Gapless__Control__Listeners *batch, struct fd_list *fds, struct error *error)
 {
-    if (g->phase != PHASE_LISTENERS || batch->batch != g->batch + 1)
+    if (g->phase != PHASE_LISTENERS || batch->batch != g->listeners.batch + 1)
         return error_set(error, EPROTO, BLAME_PEER, "the master sent a batch of listeners out of turn");
-    if (batch->n_listeners != fds->count)
-        return error_set(error, EPROTO, BLAME_PEER, "the master sent %u descriptors for %zu listeners",
-            fds->count, batch->n_listeners);
-    unsigned total = g->listener_count + fds->count;
-    if (batch->last ? total != g->listener_expected : total > g->listener_expected)
-        return error_set(error, EPROTO, BLAME_PEER, "the master announced %u listeners and sent %u",
-            g->listener_expected, total);
-
-    /* No larger than what has come, so that a wrong number in Welcome can't ask for memory. */
-    struct listener *larger = reallocarray(g->listeners, total ? total : 1, sizeof *larger);
-    if (!larger)
-        return error_errno(error, ENOMEM, BLAME_OURS, "taking the listeners");
-    g->listeners = larger;
-    for (unsigned i = 0; i < fds->count; i++) {
-        if (add_listener(g, batch->listeners[i], &fds->fds[i]) < 0)
-            return error_errno(error, ENOMEM, BLAME_OURS, "taking the listeners");
-    }
-    g->batch = batch->batch;
+    int r = gapless_listeners_add(&g->listeners, batch, fds, error);
+    if (r < 0)
+        return r;
     if (batch->last)
         g->phase = PHASE_OPEN;
-    return acknowledge(g, batch->batch, fds->count, error);
+    return gapless_listeners_acknowledge(g, batch->batch, fds->count, error);
 }
 
 static void on_drain(struct gapless *g, const Gapless__Control__Drain *drain)
@@ -245,8 +178,8 @@ static int receive_one(struct gapless *g, struct error *error)
     ProtobufCMessage *message = NULL;
     CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
     int r = channel_receive(g->channel, &gapless__control__control__descriptor, &message, &fds, error);
-    if (r == -EMFILE && g->phase == PHASE_LISTENERS)
-        acknowledge(g, g->batch + 1, 0, NULL); /* so that the master can say why this worker fails */
+    if (r == -EMFILE && g->phase == PHASE_LISTENERS) /* so that the master can say why this worker fails */
+        gapless_listeners_acknowledge(g, g->listeners.batch + 1, 0, NULL);
     if (r == 0)
         return 0;
     Gapless__Control__Control *control = (Gapless__Control__Control *)message;
@@ -350,12 +283,7 @@ void gapless_close(struct gapless *g)
     gapless_state_done(g->state);
     g->state = NULL;
     lose(g);
-    for (unsigned i = 0; i < g->listener_count; i++) {
-        fd_close(&g->listeners[i].fd);
-        free(g->listeners[i].name);
-        free(g->listeners[i].address);
-    }
-    free(g->listeners);
+    gapless_listeners_done(&g->listeners);
     free(g->service);
     gapless_page_unmap(g->counters);
     free(g);
@@ -374,55 +302,6 @@ uint64_t gapless_generation(const struct gapless *g)
 unsigned gapless_worker(const struct gapless *g)
 {
     return g->worker;
-}
-
-unsigned gapless_listener_count(const struct gapless *g)
-{
-    return g->listener_count;
-}
-
-static struct listener *listener_at(const struct gapless *g, int listener)
-{
-    return listener >= 0 && (unsigned)listener < g->listener_count ? &g->listeners[listener] : NULL;
-}
-
-int gapless_listener_find(const struct gapless *g, const char *name, unsigned from)
-{
-    for (unsigned i = from; i < g->listener_count; i++) {
-        if (strcmp(g->listeners[i].name, name) == 0)
-            return (int)i;
-    }
-    return -1;
-}
-
-const char *gapless_listener_name(const struct gapless *g, int listener)
-{
-    const struct listener *l = listener_at(g, listener);
-    return l ? l->name : NULL;
-}
-
-const char *gapless_listener_address(const struct gapless *g, int listener)
-{
-    const struct listener *l = listener_at(g, listener);
-    return l ? l->address : NULL;
-}
-
-int gapless_listener_type(const struct gapless *g, int listener)
-{
-    const struct listener *l = listener_at(g, listener);
-    return l ? l->type : 0;
-}
-
-int gapless_listener_fd(const struct gapless *g, int listener)
-{
-    const struct listener *l = listener_at(g, listener);
-    return l ? l->fd : -1;
-}
-
-int gapless_listener_take(struct gapless *g, int listener)
-{
-    struct listener *l = listener_at(g, listener);
-    return l ? fd_take(&l->fd) : -1;
 }
 
 int gapless_fd(const struct gapless *g)
@@ -470,6 +349,11 @@ int gapless_catch_up(struct gapless *g, struct error *error)
         gapless_lost(g, error);
     call_drain(g);
     return r;
+}
+
+const struct listeners *gapless_listeners(const struct gapless *g)
+{
+    return &g->listeners;
 }
 
 struct vault_requests *gapless_vault_requests(struct gapless *g)

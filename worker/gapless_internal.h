@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct gapless_state;
+struct listener;
 struct vault_request;
 
 /* Copies a failure to the caller's struct, which may be NULL. Returns -code. */
@@ -34,6 +35,21 @@ bool gapless_is_nested(const struct gapless *g);
 /* Handles what came while only the vault was heard; in a callback nothing: it is called again when that has
  * returned. Negative: the connection was lost by it. */
 int gapless_catch_up(struct gapless *g, struct error *error);
+
+/* gapless_listeners.c: what the master hands over in batches, in the order in which it came. */
+struct listeners {
+    struct listener *list;
+    unsigned count;    /* that have come */
+    unsigned expected; /* that Welcome announced */
+    uint64_t batch;    /* the last one that came */
+};
+const struct listeners *gapless_listeners(const struct gapless *g);
+/* Takes the descriptors of the next batch. -EPROTO: they are too many, or too few; -ENOMEM. */
+int gapless_listeners_add(struct listeners *listeners, const Gapless__Control__Listeners *batch,
+    struct fd_list *fds, struct error *error);
+/* Tells the master how many of a batch have come. */
+int gapless_listeners_acknowledge(struct gapless *g, uint64_t batch, unsigned received, struct error *error);
+void gapless_listeners_done(struct listeners *listeners);
 
 /* gapless_vault.c: the requests that wait for their answers, oldest first. */
 struct vault_requests {
