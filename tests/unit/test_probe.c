@@ -241,8 +241,8 @@ static void a_pattern_that_takes_long_does_not_hold_up_the_loop(void **state)
     ticks = 0;
     assert_string_equal(
         ask("http:/,body=a.*b,timeout=300ms", PATIENCE_MS), "the patterns could not be tried in time");
-    assert_true(ticks >= 20);
-    assert_true(world_has_no_children(2000)); /* of its own it would need longer */
+    assert_true(ticks >= 3);                  /* of some 300: if it were held up, one */
+    assert_true(world_has_no_children(5000)); /* of its own it would need longer */
     event_free(tick);
 }
 
