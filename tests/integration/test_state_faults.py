@@ -22,12 +22,12 @@ import transaction
 
 FAULTY = pathlib.Path(__file__).resolve().parents[1] / "helpers/faulty_state.py"
 PADDING = (1500, 100)  # records, and bytes of each
-FREEZE_S = 2 if harness.SANITIZED else 1
+FREEZE_S = 3 if harness.SANITIZED else 2
 LOST = r"worker 0 of generation \d+ was lost while state was transferred: worker 0 was killed by signal 9"
 
 
 class TestCase(test_python_worker.PythonWorker):
-    STALL = "1s"
+    STALL = "4s"
 
     def install(self, *, at=None, **faults):
         """What the command is from now on: {point: action}, and other faults of faulty_state.py."""
@@ -232,7 +232,7 @@ class StreamTest(TestCase):
         self.begin()
         self.broken("unsealed", "a memory file isn't sealed", record_max=50)
         self.broken("blob's size", "a memory file isn't one of 101 bytes", record_max=50)
-        self.broken("no descriptor", r"nothing of the state has moved for 1s \(state.stall\)", record_max=50)
+        self.broken("no descriptor", r"nothing of the state has moved for 4s \(state.stall\)", record_max=50)
         self.broken("few descriptors", "Too many open files", record_max=50)
         self.fault_old(record_max=50)
         self.assert_next_works()
@@ -275,7 +275,7 @@ class HookTest(TestCase):
             self.count_on(1)
             longest = max(longest, time.monotonic() - began)
         self.meanwhile = meanwhile
-        self.upgrade_fails(r"nothing of the state has moved for 1s \(state.stall\)", at={"put 5": "stop"})
+        self.upgrade_fails(r"nothing of the state has moved for 4s \(state.stall\)", at={"put 5": "stop"})
         harness.note(f"longest answer while the importer slept: {longest * 1000:.1f} ms")
         self.assertLess(longest, 0.8)
         self.assert_next_works()

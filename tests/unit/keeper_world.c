@@ -116,15 +116,20 @@ static bool readable(int fd)
     return poll(&ready, 1, WORLD_DEADLINE_MS) == 1;
 }
 
-const char *world_next(struct world *world)
+static const char *next(struct world *world, const char *expected)
 {
     if (!readable(world->master_fd))
-        fail_msg("the master says nothing");
+        fail_msg("the master says nothing; expected: %s", expected);
     ssize_t length = recv(world->master_fd, world->line, sizeof world->line - 1, 0);
     if (length <= 0)
         fail_msg("the master has gone");
     world->line[length] = '\0';
     return world->line;
+}
+
+const char *world_next(struct world *world)
+{
+    return next(world, "anything");
 }
 
 void world_accept(struct world *world)
@@ -146,7 +151,7 @@ void world_expect(struct world *world, const char *format, ...)
     va_start(args, format);
     vsnprintf(expected, sizeof expected, format, args);
     va_end(args);
-    assert_string_equal(world_next(world), expected);
+    assert_string_equal(next(world, expected), expected);
 }
 
 static void send_line(struct world *world, const char *format, va_list args)

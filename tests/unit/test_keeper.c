@@ -433,8 +433,7 @@ static void take_terminal(void *argument)
     setsid();
     ioctl(terminal->slave, TIOCSCTTY, 0);
     dup2(terminal->slave, STDIN_FILENO);
-    if (terminal->nohup)
-        signal(SIGHUP, SIG_IGN);
+    signal(SIGHUP, terminal->nohup ? SIG_IGN : SIG_DFL); /* the test itself may run under nohup */
 }
 
 /* Starts the keeper on a terminal of its own; the other end of it. */
