@@ -92,9 +92,9 @@ struct gapless_segment {
 
     /*
      * Passes some records on, by gapless_state_emit(), from *cursor (0 at first; the server's to count) on:
-     * a few, some KiB, not all. 1: there are more; 0: these were the last. Between two calls records may
-     * change, come and go: each that is there from the begin to the end must have been passed at least once,
-     * as it was at that moment.
+     * a few, some KiB, not all (a blob takes a descriptor until it is sent). 1: there are more; 0: these were
+     * the last. Between two calls records may change, come and go: each that is there from the begin to the
+     * end must have been passed at least once, as it was at that moment.
      */
     int (*snapshot)(struct gapless_state *state, uint64_t *cursor, void *arg, struct gapless_error *error);
 

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define AT_ONCE_BYTES (16u << 10)
+/* What a blob counts as among these: each takes a descriptor until it is sent. */
+#define BLOB_BYTES 1024
 
 struct kept {
     struct key_table *records;
@@ -50,7 +52,7 @@ static int snapshot(struct gapless_state *state, uint64_t *cursor, void *arg, st
         int r = gapless_state_emit(state, entry->key, entry->key_size, &value, error);
         if (r < 0)
             return r;
-        bytes += entry->key_size + (beside->blob > 0 ? 0 : beside->size) + 16;
+        bytes += entry->key_size + (beside->blob > 0 ? BLOB_BYTES : beside->size) + 16;
     }
     *cursor = 1;
     kept->next = entry;

@@ -2,6 +2,7 @@
 #include "worker/state_pipe.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -22,7 +23,9 @@ void out_pipe_close(struct gapless_state *state, struct out_pipe *pipe)
     state_watch_close(state, &pipe->watch);
     for (unsigned i = 0; i < pipe->blobs_waiting; i++)
         fd_close(&pipe->blobs[i].fd);
-    pipe->blobs_waiting = 0;
+    free(pipe->blobs);
+    pipe->blobs = NULL;
+    pipe->blobs_waiting = pipe->blob_capacity = 0;
     transfer_writer_free(pipe->writer);
     pipe->writer = NULL;
 }
@@ -37,7 +40,20 @@ size_t out_pipe_unsent(const struct out_pipe *pipe)
 
 bool out_pipe_is_full(const struct out_pipe *pipe)
 {
-    return pipe->blobs_waiting == FD_LIST_MAX || out_pipe_unsent(pipe) > STATE_PIPE_FULL;
+    return pipe->blobs_waiting >= FD_LIST_MAX || out_pipe_unsent(pipe) > STATE_PIPE_FULL;
+}
+
+static int make_room(struct out_pipe *pipe, struct error *error)
+{
+    if (pipe->blobs_waiting < pipe->blob_capacity)
+        return 0;
+    unsigned capacity = pipe->blob_capacity ? 2 * pipe->blob_capacity : FD_LIST_MAX;
+    struct out_blob *larger = reallocarray(pipe->blobs, capacity, sizeof *larger);
+    if (!larger)
+        return error_errno(error, ENOMEM, BLAME_OURS, "sending a blob");
+    pipe->blobs = larger;
+    pipe->blob_capacity = capacity;
+    return 0;
 }
 
 int out_pipe_add(struct out_pipe *pipe, enum transfer_kind kind, struct transfer_record *record, int blob,
@@ -49,7 +65,9 @@ int out_pipe_add(struct out_pipe *pipe, enum transfer_kind kind, struct transfer
     if (copy < 0)
         return error_errno(error, -copy, BLAME_OURS, "sending a blob");
     record->blob = pipe->blob_count + 1;
-    int r = transfer_write_record(pipe->writer, kind, record, error);
+    int r = make_room(pipe, error);
+    if (r == 0)
+        r = transfer_write_record(pipe->writer, kind, record, error);
     if (r < 0)
         return r;
     pipe->blobs[pipe->blobs_waiting++] = (struct out_blob){
@@ -81,13 +99,14 @@ bool out_pipe_can_attach(const struct out_pipe *pipe)
     return pipe->blobs_waiting > 0 && pipe->blobs[0].end <= pipe->written;
 }
 
-int out_pipe_attach(
+/* One message: 1; 0: nothing can go now. */
+static int attach_some(
     struct gapless_state *state, struct out_pipe *pipe, Gapless__Control__Attach *attach, struct error *error)
 {
     uint64_t ids[FD_LIST_MAX];
     int fds[FD_LIST_MAX];
-    unsigned count = 0;
-    for (; count < pipe->blobs_waiting && pipe->blobs[count].end <= pipe->written; count++) {
+    unsigned count = 0, waiting = pipe->blobs_waiting;
+    for (; count < waiting && count < FD_LIST_MAX && pipe->blobs[count].end <= pipe->written; count++) {
         ids[count] = pipe->blobs[count].id;
         fds[count] = pipe->blobs[count].fd;
     }
@@ -102,7 +121,16 @@ int out_pipe_attach(
         fd_close(&pipe->blobs[i].fd);
     pipe->blobs_waiting -= count;
     memmove(pipe->blobs, pipe->blobs + count, pipe->blobs_waiting * sizeof pipe->blobs[0]);
-    return 0;
+    return 1;
+}
+
+int out_pipe_attach(
+    struct gapless_state *state, struct out_pipe *pipe, Gapless__Control__Attach *attach, struct error *error)
+{
+    int r = 1;
+    while (r == 1)
+        r = attach_some(state, pipe, attach, error);
+    return r;
 }
 
 static void only_sigpipe(sigset_t *set)

@@ -24,9 +24,9 @@ struct out_pipe {
     struct state_watch watch; /* fd -1: closed */
     struct transfer_writer *writer;
     uint64_t written;
-    uint64_t blob_count; /* ever */
-    struct out_blob blobs[FD_LIST_MAX];
-    unsigned blobs_waiting;
+    uint64_t blob_count;    /* ever */
+    struct out_blob *blobs; /* a snapshot's callback may add more of them than a message takes */
+    unsigned blobs_waiting, blob_capacity;
 };
 
 /* *fd is given, also on failure. */
@@ -44,7 +44,7 @@ int out_pipe_add(struct out_pipe *pipe, enum transfer_kind kind, struct transfer
  * state_sigpipe_again(). */
 int out_pipe_write(struct out_pipe *pipe, struct error *error);
 
-/* Sends the descriptors whose frames are in the pipe: if there are any. */
+/* Sends the descriptors whose frames are in the pipe, as many as the channel takes: if there are any. */
 bool out_pipe_can_attach(const struct out_pipe *pipe);
 int out_pipe_attach(struct gapless_state *state, struct out_pipe *pipe, Gapless__Control__Attach *attach,
     struct error *error);

@@ -420,7 +420,8 @@ struct store *world_segment(struct state_worker *worker, const struct gapless_se
     struct store *store = &worker->stores[worker->segments++];
     struct gapless_segment made = *segment;
     store->worker = worker;
-    made.snapshot = on_snapshot;
+    if (!made.snapshot)
+        made.snapshot = on_snapshot;
     made.read = on_read;
     made.put = on_put;
     made.remove = on_remove;

@@ -243,6 +243,76 @@ static void many_blobs_need_few_descriptors(void **state)
     close(blob);
 }
 
+/* A snapshot passes as many at a time as it likes: a record with a blob is a small one. */
+static int emit_all(struct gapless_state *state, uint64_t *cursor, void *arg, struct gapless_error *error)
+{
+    const struct store *store = arg;
+    int r = 0;
+    for (size_t i = 0; i < store->count && r == 0; i++) {
+        const struct stored *record = &store->records[i];
+        const struct gapless_value value = {.size = record->size, .blob = record->blob};
+        r = gapless_state_emit(state, record->key, record->key_size, &value, error);
+    }
+    return r;
+}
+
+static void a_snapshot_may_pass_more_blobs_than_fit_into_a_message(void **state)
+{
+    struct state_worker *old = world_open(0, 0, false), *new = world_simple(1, 0, true);
+    world_segment(old, &(struct gapless_segment){.name = "items", .version = 1, .snapshot = emit_all});
+    world_ready(old);
+    for (unsigned i = 0; i < 3 * FD_LIST_MAX + 1; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", i);
+        set_blob(&old->stores[0], key, key);
+    }
+    master_link(&(struct link){.exporters = {old}, .importers = {new}, .transfer = 1});
+    UNTIL(SEEN(new, LOADED) || SEEN(old, FAILED) || SEEN(new, FAILED));
+    assert_string_equal(old->failed, "");
+    assert_string_equal(new->failed, "");
+    for (unsigned i = 0; i < 3 * FD_LIST_MAX + 1; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", i);
+        assert_blob(&new->stores[0], key, key);
+    }
+}
+
+/* The library passes what it keeps a few at a time, so that few descriptors are open at once. */
+static void kept_blobs_need_few_descriptors(void **state)
+{
+    const struct gapless_segment extra = {.name = "extra", .version = 5, .unknown = GAPLESS_UNKNOWN_KEEP};
+    struct state_worker *old = world_open(0, 0, false), *middle = world_open(1, 0, true);
+    struct state_worker *new = world_open(2, 0, true);
+    world_segment(old, &extra);
+    world_segment(new, &extra);
+    world_ready(old);
+    world_ready(middle);
+    world_ready(new);
+    for (unsigned i = 0; i < 300; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", i);
+        set_blob(&old->stores[0], key, key);
+    }
+    master_link(&(struct link){.exporters = {old}, .importers = {middle}, .transfer = 1});
+    UNTIL(SEEN(middle, LOADED));
+    SAY(old, FREEZE);
+    UNTIL(SEEN(middle, IMPORTED));
+    SAY(middle, OWN);
+    SAY(old, RELEASE);
+    world_settle();
+    new->stores[0].keeps_no_blob = true;
+    struct rlimit before, few;
+    getrlimit(RLIMIT_NOFILE, &before);
+    few = (struct rlimit){.rlim_cur = open_fds() + 250, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    master_link(&(struct link){.exporters = {middle}, .importers = {new}, .transfer = 2});
+    UNTIL(SEEN(new, LOADED) || SEEN(new, FAILED) || SEEN(middle, FAILED));
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_string_equal(middle->failed, "");
+    assert_string_equal(new->failed, "");
+    assert_int_equal(new->stores[0].puts, 300);
+}
+
 static void what_is_not_sealed_or_of_another_size_is_not_sent(void **state)
 {
     for (int which = 0; which < 3; which++) {
@@ -423,6 +493,8 @@ int main(void)
         CASE(a_descriptor_waits_for_its_frame),
         CASE(descriptors_that_the_kernel_takes_not_now_are_sent_later),
         CASE(many_blobs_need_few_descriptors),
+        CASE(a_snapshot_may_pass_more_blobs_than_fit_into_a_message),
+        CASE(kept_blobs_need_few_descriptors),
         CASE(what_is_not_sealed_or_of_another_size_is_not_sent),
         CASE(a_value_that_is_too_large_for_a_frame_says_blob),
         CASE(wrong_descriptors_are_refused),
