@@ -106,7 +106,8 @@ bool export_is_settled(const struct state_export *x)
         const struct out_pipe *pipe = &x->pipes[i];
         if (out_pipe_unsent(pipe) > 0 || pipe->blobs_waiting > 0)
             return false;
-        if (pipe->blob_count > 0 && !state_channel_free(x->state))
+        /* In a lost channel nothing waits any more. */
+        if (pipe->blob_count > 0 && state_channel_open(x->state) && !state_channel_free(x->state))
             return false;
     }
     return true;

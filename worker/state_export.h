@@ -25,7 +25,7 @@ void state_export_end(struct gapless_state *state);
 void state_export_release(struct gapless_state *state);
 
 void state_export_dispatch(struct gapless_state *state, struct state_slice *slice);
-/* Goes on with what waited for the control channel. */
+/* Goes on with what waited for the control channel, also where that is lost. */
 void state_export_channel_writable(struct gapless_state *state);
 
 /* Frees it if it has ended; in any case. */

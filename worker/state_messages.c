@@ -321,6 +321,7 @@ void state_channel_lost(struct gapless_state *state)
         own(state, state->frozen_for);
     else if (state->export && state->holder == STATE_OWNED)
         state_export_end(state);
+    state_export_channel_writable(state);
     state_offers_lost(state);
     state_leave(state);
 }

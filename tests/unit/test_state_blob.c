@@ -4,6 +4,7 @@
 #include "ipc/transfer.h"
 #include "state_world.h"
 #include "tests/unit/open_fds.h"
+#include "worker/gapless_vault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -481,6 +482,39 @@ static void an_answer_waits_until_the_descriptor_is_on_its_way(void **state)
     assert_blob(&old->stores[0], "last", "back");
 }
 
+/* What has come by a master that is gone now has come. */
+static void without_a_master_no_answer_waits_for_it(void **state)
+{
+    struct state_worker *old = world_open(0, 0, false), *new = world_open(1, 0, true);
+    for (unsigned i = 0; i < 2; i++) {
+        world_segment(&world.workers[i], &(struct gapless_segment){.name = "items", .version = 1});
+        world_segment(&world.workers[i],
+            &(struct gapless_segment){.name = "sums", .version = 1, .merge = GAPLESS_MERGE_SUM});
+        world_ready(&world.workers[i]);
+    }
+    set_blob(&old->stores[0], "b", "text");
+    master_link(&(struct link){.exporters = {old}, .importers = {new}, .transfer = 1});
+    UNTIL(SEEN(new, LOADED));
+    SAY(old, FREEZE);
+    UNTIL(SEEN(new, IMPORTED));
+    SAY(new, OWN);
+    SAY(old, RELEASE);
+    UNTIL(strchr(old->hooks, 'R'));
+    const uint64_t one = 1;
+    const struct gapless_value delta = {.data = &one, .size = sizeof one, .version = 1};
+    while (!gapless_wants_write(old->g))
+        assert_int_equal(gapless_vault_list(old->g, &(struct gapless_vault_request){.name = NULL}, NULL), 0);
+    assert_int_equal(gapless_state_delta(old->state, old->stores[1].number, "n", 1, &delta, NULL), 0);
+    assert_false(gapless_state_settle(old->state));
+    gapless_state_dispatch(old->state);
+    channel_shutdown(old->peer);
+    UNTIL(gapless_fd(old->g) < 0);
+    UNTIL(strchr(old->hooks, 's'));
+    assert_int_equal(gapless_state_delta(old->state, old->stores[1].number, "n", 1, &delta, NULL), 0);
+    assert_true(gapless_state_settle(old->state));
+    UNTIL(store_number(&new->stores[1], "n") == 2);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -501,6 +535,7 @@ int main(void)
         CASE(descriptors_that_come_before_their_frames_are_held_up_to_a_limit),
         CASE(a_descriptor_of_no_transfer_is_closed),
         CASE(an_answer_waits_until_the_descriptor_is_on_its_way),
+        CASE(without_a_master_no_answer_waits_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
