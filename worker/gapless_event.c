@@ -212,6 +212,11 @@ static void release_connections(bool offers, void *arg)
         http_release(h);
 }
 
+static void note_offer(void *arg)
+{
+    event_watch_channel(arg);
+}
+
 /* Where there is one evhttp only, it also takes what came by a listener that isn't there any more. */
 static bool take_connection(const struct gapless_connection *connection, int *fd, void *arg)
 {
@@ -247,6 +252,7 @@ static int bind_state(struct gapless_event *e, struct gapless_error *error)
     e->binding = (struct state_listeners){.accept = serve_connections,
         .release = release_connections,
         .take = takes ? take_connection : NULL,
+        .offered = note_offer,
         .arg = e};
     gapless_state_set_listeners(e->state, &e->binding);
     return 0;

@@ -214,8 +214,8 @@ GAPLESS_API int gapless_state_delta(struct gapless_state *state, int segment, co
 GAPLESS_API bool gapless_state_owned(const struct gapless_state *state);
 
 /* The descriptor to poll for reading beside gapless_fd(): -1 where nothing is transferred, so ask again after
- * each gapless_dispatch() and gapless_state_dispatch(); and gapless_wants_write(), too. It is an epoll
- * instance; what it has inside changes. (gapless_event.h polls it by itself.) */
+ * each gapless_dispatch(), gapless_state_dispatch() and gapless_offer(); and gapless_wants_write(), too. It
+ * is an epoll instance; what it has inside changes. (gapless_event.h polls it by itself.) */
 GAPLESS_API int gapless_state_fd(const struct gapless_state *state);
 /* Does a part of what is to be done: some 256 KiB, or a millisecond. */
 GAPLESS_API void gapless_state_dispatch(struct gapless_state *state);

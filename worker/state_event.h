@@ -14,6 +14,8 @@ struct state_listeners {
     void (*release)(bool offers, void *arg);
     /* False: the connection isn't the binding's, and *fd is left as it was. NULL: it takes none. */
     bool (*take)(const struct gapless_connection *connection, int *fd, void *arg);
+    /* The server has offered a connection: what is to be polled may be another. NULL: nobody polls. */
+    void (*offered)(void *arg);
     void *arg;
 };
 

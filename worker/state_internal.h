@@ -56,7 +56,7 @@ struct gapless_state {
     struct state_export *export; /* NULL: none */
     struct state_import *imports;
     struct state_offers *offers;
-    int epoll; /* -1: nothing has been transferred yet */
+    int epoll; /* -1: nothing has been transferred or offered yet */
     int kick;  /* readable: there is something to do that no pipe tells */
     int timer; /* readable a moment after state_retry() */
     bool kicked;

@@ -235,6 +235,9 @@ static void on_release(struct gapless_state *state, uint64_t transfer)
     if (state->holder == STATE_AWAITED) {
         fail(state, transfer, "a release of what this worker doesn't own");
     } else if (state->holder != STATE_RELEASED) {
+        /* Without it an offer that can't be sent at once waits for the next message. */
+        if (state_takes(state))
+            state_loop_init(state, NULL);
         state_release(state);
         state_export_release(state);
         state_import_resume(state);

@@ -2,6 +2,7 @@
 #include "worker/state_offer.h"
 
 #include "worker/state_blob.h"
+#include "worker/state_event.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@ struct state_offers {
     struct offered **last;
     struct offered *unsent; /* the first of these */
     size_t count;
-    uint64_t sent; /* offers, ever: the last one's number */
+    uint64_t sent;   /* offers, ever: the last one's number */
+    uint64_t repeat; /* from this number on they are to be sent again; 0: none */
     unsigned unanswered;
     uint64_t *taken; /* numbers of offers of others that were taken here, ever */
     size_t taken_count;
@@ -115,6 +117,8 @@ int gapless_offer(struct gapless_state *state, int *fd, const struct gapless_con
     /* Those that are offered by one hook go together. */
     state_enter(state);
     state_leave(state);
+    if (state->listeners && state->listeners->offered)
+        state->listeners->offered(state->listeners->arg);
     return 0;
 }
 
@@ -180,8 +184,7 @@ static bool send_batch(struct gapless_state *state)
     int r = 1;
     while (end && (r = add(&batch, end, &error)) == 1)
         end = end->next;
-    /* Out of memory or descriptors: what is in it so far goes; the rest is tried when that was taken, or at
-     * the next turn. */
+    /* Out of memory or descriptors: what is in it so far goes, the rest in a moment. */
     bool sent = batch.count > 0 && say(state, &batch, offers->sent + 1, &error) == 0;
     fd_list_done(&batch.memory);
     if (!sent)
@@ -193,29 +196,45 @@ static bool send_batch(struct gapless_state *state)
     return r >= 0;
 }
 
+/* Sends the next one that is to be repeated. False: not now. */
+static bool repeat_one(struct gapless_state *state)
+{
+    struct state_offers *offers = state->offers;
+    struct offered *offered = offers->first;
+    while (offered && offered->offer != 0 && offered->offer < offers->repeat)
+        offered = offered->next;
+    uint64_t number = offered ? offered->offer : 0;
+    if (number == 0) {
+        offers->repeat = 0;
+        return true;
+    }
+    struct batch batch = {.count = 0};
+    struct error error = {.code = 0};
+    int r = 1;
+    for (; offered && offered->offer == number && r == 1; offered = offered->next)
+        r = add(&batch, offered, &error);
+    /* As much is in a packet as was the first time. */
+    bool sent = r == 1 && say(state, &batch, number, &error) == 0;
+    fd_list_done(&batch.memory);
+    if (sent)
+        offers->repeat = number + 1;
+    return sent;
+}
+
 void state_offers_repeat(struct gapless_state *state)
 {
-    struct offered *offered = state->offers->first;
-    while (offered && offered->offer != 0) {
-        uint64_t number = offered->offer;
-        struct batch batch = {.count = 0};
-        struct error error = {.code = 0};
-        int r = 1;
-        for (; offered && offered->offer == number; offered = offered->next)
-            r = r == 1 ? add(&batch, offered, &error) : r;
-        /* As much is in a packet as was the first time. */
-        if (r == 1)
-            say(state, &batch, number, &error);
-        fd_list_done(&batch.memory);
-    }
+    state->offers->repeat = 1;
 }
 
 void state_offers_send(struct gapless_state *state)
 {
     struct state_offers *offers = state->offers;
-    while (offers->unsent && offers->unanswered < UNANSWERED_MAX && state_channel_free(state) &&
-           send_batch(state))
-        continue;
+    bool sent = true;
+    while (sent && state_channel_free(state) &&
+           (offers->repeat || (offers->unsent && offers->unanswered < UNANSWERED_MAX)))
+        sent = offers->repeat ? repeat_one(state) : send_batch(state);
+    if (!sent)
+        state_retry(state);
 }
 
 static void take_out(struct state_offers *offers, struct offered **link)

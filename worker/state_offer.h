@@ -12,10 +12,11 @@ struct state_offers *state_offers_new(void);
 /* Closes what is held. NULL is allowed. */
 void state_offers_free(struct state_offers *offers);
 
-/* Sends what may be sent now. */
+/* Sends what may be sent now. What can't be, for want of memory or descriptors, is tried again in a moment.
+ */
 void state_offers_send(struct gapless_state *state);
 void state_offers_taken(struct gapless_state *state, uint64_t offer);
-/* Sends again what was sent and that nobody is known to have taken: the master may not know of it (any
+/* What was sent and that nobody is known to have taken will be sent again: the master may not know of it (any
  * more). */
 void state_offers_repeat(struct gapless_state *state);
 /* Gives back to the server what hasn't been sent; with `all` also what nobody has taken. */

@@ -204,6 +204,20 @@ static void the_drain_waits_for_what_is_offered(void **state)
     assert_int_equal(gapless_offers(w.old.worker->state), 0);
 }
 
+static void an_offer_that_can_not_be_sent_now_is_sent_later(void **state)
+{
+    link_servers(false);
+    freeze();
+    switch_over();
+    turn_for(30);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    world.full_sends = 1;
+    assert_int_equal(
+        gapless_offer(w.old.worker->state, &fd, &(struct gapless_connection){.listener = "web"}, NULL), 0);
+    UNTIL(gapless_offers(w.old.worker->state) == 0);
+    assert_int_equal(world.full_sends, 0);
+}
+
 static void a_server_that_hands_nothing_over_accepts_nothing_after_the_release(void **state)
 {
     close_server(&w.old);
@@ -232,6 +246,7 @@ int main(void)
         CASE(a_successor_accepts_tests_at_the_mark),
         CASE(after_a_thaw_the_old_one_accepts_again),
         CASE(the_drain_waits_for_what_is_offered),
+        CASE(an_offer_that_can_not_be_sent_now_is_sent_later),
         CASE(a_server_that_hands_nothing_over_accepts_nothing_after_the_release),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -216,6 +217,95 @@ static void connections_that_the_kernel_takes_not_now_are_sent_later(void **stat
     assert_int_equal(taken.count, 1);
 }
 
+/* A server that asks what is to be polled when the manual says so, and dispatches when there is something. */
+static int state_fd;
+static bool writes;
+
+static void ask(void)
+{
+    state_fd = gapless_state_fd(old->state);
+    writes = gapless_wants_write(old->g);
+}
+
+static void poll_old(void)
+{
+    struct pollfd fds[] = {{.fd = gapless_fd(old->g), .events = (short)(writes ? POLLIN | POLLOUT : POLLIN)},
+        {.fd = state_fd, .events = POLLIN}};
+    if (poll(fds, 2, 0) <= 0)
+        return;
+    if (fds[0].revents)
+        gapless_dispatch(old->g, NULL);
+    if (fds[1].revents)
+        gapless_state_dispatch(old->state);
+    ask();
+}
+
+/* Of servers that have connections alone no pipe is ever opened. */
+static void release_without_state(void)
+{
+    world_end();
+    old = world_open(0, 0, false);
+    new = world_open(1, 0, false);
+    old->on_take = new->on_take = on_take;
+    world_ready(old);
+    world_ready(new);
+    old->offer_to = new;
+    old->looped = true;
+    ask();
+    world.turn = poll_old;
+    SAY(old, RELEASE);
+    UNTIL(strchr(old->hooks, 'R'));
+}
+
+static void also_without_state_what_can_not_be_sent_now_is_sent_later(void **state)
+{
+    release_without_state();
+    world.full_sends = 3;
+    offer(old, &(struct gapless_connection){.listener = "web"});
+    ask();
+    UNTIL(gapless_offers(old->state) == 0);
+    assert_int_equal(world.full_sends, 0);
+    assert_int_equal(taken.count, 1);
+}
+
+static void out_of_descriptors_an_offer_waits_for_some(void **state)
+{
+    static const char input[20000];
+    release_without_state();
+    struct rlimit before, none;
+    ino_t inode;
+    int fd = new_connection(&inode);
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    int r = gapless_offer(
+        old->state, &fd, &(struct gapless_connection){.input = input, .input_size = sizeof input}, NULL);
+    setrlimit(RLIMIT_NOFILE, &before);
+    ask();
+    assert_int_equal(r, 0);
+    UNTIL(gapless_offers(old->state) == 0);
+    assert_int_equal(taken.inode, inode);
+    assert_int_equal(taken.input_size, sizeof input);
+}
+
+/* A master that comes after another is told of each offer, also where that isn't possible at once. */
+static void offers_that_are_repeated_are_sent_later_too(void **state)
+{
+    switch_over();
+    new->hold_taken = true;
+    for (unsigned i = 0; i < 3; i++) {
+        offer(old, &(struct gapless_connection){.listener = "web"});
+        world_settle();
+    }
+    assert_int_equal(SEEN(old, OFFER), 3);
+    world.full_sends = 5;
+    SAY(old, RELEASE);
+    UNTIL(SEEN(old, OFFER) == 6);
+    world_settle();
+    assert_int_equal(SEEN(old, OFFER), 6);
+    assert_int_equal(gapless_offers(old->state), 3);
+}
+
 static void connections_go_back_after_a_rollback(void **state)
 {
     master_link(&(struct link){.exporters = {new}, .importers = {old}, .transfer = 2, .changes_only = true});
@@ -386,6 +476,9 @@ int main(void)
         CASE(what_is_long_goes_in_a_memory_file),
         CASE(a_thousand_connections_go_a_few_at_a_time),
         CASE(connections_that_the_kernel_takes_not_now_are_sent_later),
+        CASE(also_without_state_what_can_not_be_sent_now_is_sent_later),
+        CASE(out_of_descriptors_an_offer_waits_for_some),
+        CASE(offers_that_are_repeated_are_sent_later_too),
         CASE(connections_go_back_after_a_rollback),
         CASE(what_was_not_sent_comes_back_with_the_state),
         CASE(without_a_master_what_was_not_sent_comes_back),
