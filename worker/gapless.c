@@ -187,6 +187,8 @@ static int receive_one(struct gapless *g, struct error *error)
         return gapless_defer(&g->vault, control, &fds, error);
     if (r == -EMFILE && message && control->body_case == GAPLESS__CONTROL__CONTROL__BODY_VAULT)
         r = gapless_vault_incomplete(g, control->vault, error);
+    else if (r == -EMFILE && message && state_handle_incomplete(g->state, control, error))
+        r = 1;
     else if (r == 1)
         r = handle(g, control, &fds, error);
     protobuf_c_message_free_unpacked(message, NULL);

@@ -141,6 +141,10 @@ bool state_progress_due(struct state_progress *progress, uint64_t records);
 void state_handle(struct gapless_state *state, const Gapless__Control__Control *message, struct fd_list *fds);
 /* May descriptors come with this message? */
 bool state_takes_descriptors(Gapless__Control__Control__BodyCase body);
+/* Its descriptors didn't all arrive, as `why` says: the transfer that it is of ends here, and the master is
+ * told so. False: it is of none, or state is NULL. */
+bool state_handle_incomplete(
+    struct gapless_state *state, const Gapless__Control__Control *message, const struct error *why);
 /* The channel can be written to again, or is lost. */
 void state_channel_writable(struct gapless_state *state);
 void state_channel_lost(struct gapless_state *state);

@@ -305,6 +305,25 @@ void state_handle(struct gapless_state *state, const Gapless__Control__Control *
     state_leave(state);
 }
 
+bool state_handle_incomplete(
+    struct gapless_state *state, const Gapless__Control__Control *message, const struct error *why)
+{
+    uint64_t transfer = 0;
+    if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_EXPORT)
+        transfer = message->export->transfer;
+    else if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_IMPORT)
+        transfer = message->import->transfer;
+    else if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_ATTACH)
+        transfer = message->attach->transfer;
+    if (!state || transfer == 0)
+        return false;
+    state_enter(state);
+    state_say_failed(state, transfer, why);
+    end_transfer(state, transfer);
+    state_leave(state);
+    return true;
+}
+
 void state_channel_writable(struct gapless_state *state)
 {
     if (!state || !state_channel_free(state))

@@ -440,6 +440,47 @@ static void descriptors_that_come_before_their_frames_are_held_up_to_a_limit(voi
     close(end);
 }
 
+/* Without one to spare: a message's don't arrive, and the rest of it does. */
+static void dispatch_without_descriptors(struct state_worker *worker)
+{
+    struct rlimit before, none;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    gapless_dispatch(worker->g, NULL);
+    setrlimit(RLIMIT_NOFILE, &before);
+    UNTIL(SEEN(worker, FAILED));
+    assert_int_equal(worker->failed_code, EMFILE);
+    assert_int_equal(worker->failed_transfer, 1);
+    assert_says(worker->failed, "nofile");
+    assert_true(gapless_fd(worker->g) >= 0);
+    assert_int_equal(gapless_state_fd(worker->state), -1);
+}
+
+static void out_of_descriptors_a_transfer_ends_and_the_worker_serves_on(void **state)
+{
+    struct state_worker *old = world_simple(0, 0, false), *new = world_simple(1, 0, true);
+    const struct link link = {.exporters = {old}, .importers = {new}, .transfer = 1};
+    int ends[2], blob = sealed_blob_of("text");
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    master_export(&link, old, &ends[1], 1);
+    dispatch_without_descriptors(old);
+    master_import(&link, new, &ends[0], 1);
+    dispatch_without_descriptors(new);
+    close(ends[0]);
+    close(ends[1]);
+    new->seen[GAPLESS__CONTROL__CONTROL__BODY_FAILED] = 0;
+    int end = begin_stream(new, 1, 4);
+    attach(new, 1, 1, 1, blob);
+    dispatch_without_descriptors(new);
+    close(end);
+    close(blob);
+    set_blob(&old->stores[0], "a", "text");
+    master_link(&(struct link){.exporters = {old}, .importers = {new}, .transfer = 2});
+    UNTIL(SEEN(new, LOADED));
+    assert_blob(&new->stores[0], "a", "text");
+}
+
 static void a_descriptor_of_no_transfer_is_closed(void **state)
 {
     struct state_worker *new = world_simple(0, 0, true);
@@ -533,6 +574,7 @@ int main(void)
         CASE(a_value_that_is_too_large_for_a_frame_says_blob),
         CASE(wrong_descriptors_are_refused),
         CASE(descriptors_that_come_before_their_frames_are_held_up_to_a_limit),
+        CASE(out_of_descriptors_a_transfer_ends_and_the_worker_serves_on),
         CASE(a_descriptor_of_no_transfer_is_closed),
         CASE(an_answer_waits_until_the_descriptor_is_on_its_way),
         CASE(without_a_master_no_answer_waits_for_it),
