@@ -30,12 +30,25 @@ int state_blob_check(int blob, uint64_t size, struct error *error)
     return 0;
 }
 
+int state_blob_renumber(int *fd, struct error *error)
+{
+    if (*fd != 0)
+        return 0;
+    int copy = fd_dup(*fd);
+    if (copy < 0)
+        return error_errno(error, -copy, BLAME_OURS, "duplicating the descriptor of a memory file");
+    fd_close(fd);
+    *fd = copy;
+    return 0;
+}
+
 static int new_blob(const char *name, struct error *error)
 {
-    int fd = memfd_create(name ? name : "gapless", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CLEANUP_FD int fd = memfd_create(name ? name : "gapless", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return error_errno(error, errno, BLAME_SYSTEM, "making a memory file");
-    return fd;
+    int r = state_blob_renumber(&fd, error);
+    return r < 0 ? r : fd_take(&fd);
 }
 
 static int seal(int blob, struct error *error)

@@ -12,6 +12,10 @@
  * size, or no memory file. */
 int state_blob_check(int blob, uint64_t size, struct error *error);
 
+/* In a value 0 says that there is no blob, and a process that has closed its standard input gets descriptors
+ * of that number: gives *fd another one. -EMFILE: it is as it was. */
+int state_blob_renumber(int *fd, struct error *error);
+
 /* A sealed memory file with these bytes, one part behind the other; or -errno. */
 struct iovec;
 int state_blob_from(const struct iovec *parts, unsigned count, struct error *error);

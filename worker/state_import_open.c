@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "worker/state_blob.h"
 #include "worker/state_import_internal.h"
 
 #include <errno.h>
@@ -22,10 +23,14 @@ int import_hold_blobs(
         pipe->blobs = larger;
         pipe->blob_capacity = 2 * needed;
     }
-    for (unsigned i = 0; i < fds->count; i++)
-        pipe->blobs[pipe->blob_count++] =
-            (struct held_blob){.id = message->ids[i], .fd = fd_list_take(fds, i)};
-    return 0;
+    int r = 0;
+    for (unsigned i = 0; i < fds->count && r == 0; i++) {
+        r = state_blob_renumber(&fds->fds[i], error);
+        if (r == 0)
+            pipe->blobs[pipe->blob_count++] =
+                (struct held_blob){.id = message->ids[i], .fd = fd_list_take(fds, i)};
+    }
+    return r;
 }
 
 static int check_message(const struct gapless_state *state, const struct state_import *m,

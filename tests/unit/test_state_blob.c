@@ -481,6 +481,30 @@ static void out_of_descriptors_a_transfer_ends_and_the_worker_serves_on(void **s
     assert_blob(&new->stores[0], "a", "text");
 }
 
+/* A server that has closed its standard input gets descriptors of that number, which in a value is none. */
+static void a_blob_is_never_descriptor_0(void **state)
+{
+    struct state_worker *new = world_simple(0, 0, true);
+    int end = begin_stream(new, 1, 4), blob = sealed_blob_of("text"), input = fd_dup(0);
+    const unsigned key = 1;
+    close(0);
+    attach(new, 1, 1, 1, blob);
+    UNTIL(store_find(&new->stores[0], &key, sizeof key) || SEEN(new, FAILED));
+    int made = gapless_blob_new("test", NULL);
+    dup2(input, 0);
+    close(input);
+    close(blob);
+    close(end);
+    const struct stored *record = store_find(&new->stores[0], &key, sizeof key);
+    char found[4];
+    assert_non_null(record);
+    assert_true(record->blob > 0);
+    assert_int_equal(pread(record->blob, found, sizeof found, 0), sizeof found);
+    assert_memory_equal(found, "text", sizeof found);
+    assert_true(made > 0);
+    close(made);
+}
+
 static void a_descriptor_of_no_transfer_is_closed(void **state)
 {
     struct state_worker *new = world_simple(0, 0, true);
@@ -575,6 +599,7 @@ int main(void)
         CASE(wrong_descriptors_are_refused),
         CASE(descriptors_that_come_before_their_frames_are_held_up_to_a_limit),
         CASE(out_of_descriptors_a_transfer_ends_and_the_worker_serves_on),
+        CASE(a_blob_is_never_descriptor_0),
         CASE(a_descriptor_of_no_transfer_is_closed),
         CASE(an_answer_waits_until_the_descriptor_is_on_its_way),
         CASE(without_a_master_no_answer_waits_for_it),
