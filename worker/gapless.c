@@ -370,11 +370,18 @@ int gapless_dispatch(struct gapless *g, struct gapless_error *error)
         error_set(&inner, EPIPE, BLAME_PEER, "the connection to the master is lost");
         return gapless_report(&inner, error);
     }
-    int r = channel_flush(g->channel, &inner);
+    struct error unsent = {.code = 0};
+    channel_flush(g->channel, &unsent);
     g->calls_back = true;
-    while (r >= 0 && (r = receive_one(g, &inner)) > 0)
+    int r;
+    while ((r = receive_one(g, &inner)) > 0)
         continue;
     g->calls_back = false;
+    /* A master that can't be told anything any more may have said something before. */
+    if (r == 0 && unsent.code) {
+        inner = unsent;
+        r = -inner.code;
+    }
     if (r < 0)
         gapless_lost(g, &inner);
     state_channel_writable(g->state);

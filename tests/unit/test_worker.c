@@ -2,6 +2,7 @@
 #include "control_peer.h"
 #include "tests/unit/open_fds.h"
 #include "worker/gapless.h"
+#include "worker/gapless_vault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -613,6 +614,20 @@ static void a_master_that_has_gone_leaves_the_listeners(void **state)
     gapless_close(g);
 }
 
+static void a_master_that_goes_with_something_unread_is_heard_to_the_end(void **state)
+{
+    struct gapless *g = open_worker(1);
+    struct drained drained = {0};
+    gapless_set_drain(g, on_drain, &drained);
+    while (!gapless_wants_write(g))
+        assert_int_equal(gapless_vault_list(g, &(struct gapless_vault_request){.name = NULL}, NULL), 0);
+    peer_send_drain(peer, 0);
+    channel_shutdown(peer);
+    assert_int_equal(gapless_dispatch(g, NULL), -EPIPE);
+    assert_int_equal(drained.calls, 1);
+    gapless_close(g);
+}
+
 static void a_master_that_breaks_the_rules_is_cut_off(void **state)
 {
     struct gapless *g = open_worker(1);
@@ -672,6 +687,7 @@ int main(void)
         CASE(done_can_be_said_in_the_callback_and_is_said_once),
         CASE(a_drain_that_came_early_is_not_lost),
         CASE(a_master_that_has_gone_leaves_the_listeners),
+        CASE(a_master_that_goes_with_something_unread_is_heard_to_the_end),
         CASE(a_master_that_breaks_the_rules_is_cut_off),
         CASE(refusing_tells_why_and_closes),
     };
