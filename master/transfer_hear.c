@@ -75,9 +75,11 @@ int transfer_attach(
         return 0; /* of one that is over */
     struct worker *importer = importer_at(
         back ? transaction_old_generation(service) : transaction_new_generation(service), attach->importer);
-    if (!importer || worker->generation == importer->generation)
+    if (!importer) /* it has gone, which the exporter may not have seen yet */
+        return 0;
+    if (worker->generation == importer->generation)
         return error_set(error, EPROTO, BLAME_PEER,
-            "it attached descriptors for importer %u, which isn't there", attach->importer);
+            "it attached descriptors for importer %u, which is an exporter", attach->importer);
     attach->exporter = worker->handover->place;
     struct error why = {.code = 0};
     if (importer->control && worker_control_send(importer, message, fds->fds, fds->count, &why) < 0)

@@ -35,12 +35,17 @@ class TestCase(test_python_worker.PythonWorker):
         command = ["env", f"PYTHONPATH={self.path}", "PYTHONDONTWRITEBYTECODE=1", FAULTY, "--padding", *PADDING, "--faults", given]
         return self.write("server", f"#!/bin/sh\nexec {shlex.join(map(str, command))}\n", 0o755)
 
-    def begin(self, observe="0", **faults):
+    def configure(self, observe, steps, **faults):
+        service = {"command": [str(self.install(**faults))], "listen": [f"web=tcp:127.0.0.1:{self.port}"],
+                   "state": {"stall": self.STALL, "freeze": f"{FREEZE_S}s"}, "observe": {"window": observe},
+                   "drain": {"timeout": "5s"}, "stop": {"grace": "1s"}, "backoff": {"initial": "20ms", "max": "100ms"},
+                   "steps": steps}
+        return self.write("gapless.yaml", json.dumps({"services": {"server": service}}))  # JSON is YAML
+
+    def begin(self, observe="0", steps=(), **faults):
         """A server, a connection that is kept (each request on it counts), and what must be as before after each fault."""
         self.history = self.dir / "history.jsonl"
-        self.gapless = self.serve("-l", f"web=tcp:127.0.0.1:{self.port}", "--state-stall", self.STALL, "--state-freeze", f"{FREEZE_S}s",
-                                  "--drain-timeout", "5s", "--stop-grace", "1s", "--backoff-initial", "20ms", "--backoff-max", "100ms", "--",
-                                  self.install(**faults), observe=observe, history=str(self.history))
+        self.gapless = self.serve("-c", self.configure(observe, list(steps), **faults), history=str(self.history))
         self.kept = harness.connect(self.address)
         self.addCleanup(self.kept.close)
         self.count = 0
@@ -138,6 +143,32 @@ class NewDiesTest(TestCase):
                 ("before imported", LOST)):
             with self.subTest(point):
                 self.upgrade_fails(reason, at={point: "kill"})
+        self.assert_next_works()
+
+    def test_while_descriptors_are_on_their_way_to_it(self):
+        """They are nobody's then. That isn't the old worker's fault, which is heard on, also while an undo runs."""
+        undo = self.write("undo", f"#!/bin/sh\n: >{self.dir}/undo.reached\nwhile [ ! -e {self.dir}/undo.go ]; do sleep 0.01; done\n", 0o755)
+        self.begin(steps=[{"before": "spawn", "run": ["true"], "undo": [str(undo)]}])
+        (old,) = self.gapless.worker_pids()
+        master = self.gapless.wait_master()
+        self.fault_old(record_max=50, at={"read 1": "hold"})
+        self.install()
+        verb = transaction.Verb(self.gapless, "upgrade")
+        harness.wait_until((self.dir / "held.reached").exists, "the snapshot")
+        (new,) = [pid for pid in self.gapless.worker_pids() if pid != old]
+        os.kill(master, signal.SIGSTOP)
+        self.addCleanup(os.kill, master, signal.SIGCONT)
+        (self.dir / "held.go").touch()
+        harness.settled(lambda: len(harness.descriptors(old)))
+        os.kill(new, signal.SIGKILL)
+        os.kill(master, signal.SIGCONT)
+        harness.wait_until((self.dir / "undo.reached").exists, "the undo")
+        self.count_on()
+        (self.dir / "undo.go").touch()
+        self.assert_told(verb.join(), LOST)
+        self.wait_alone()
+        self.assertEqual(self.gapless.log.find("cut off from its control channel"), [])
+        self.fault_old()
         self.assert_next_works()
 
     def test_while_the_old_one_freezes(self):

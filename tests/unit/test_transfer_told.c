@@ -481,6 +481,46 @@ static void without_a_window_changes_cannot_go_back(void **state)
     close(peer);
 }
 
+/* ── memory files ── */
+
+/* What becomes of one that comes from that worker, in the transfer of that number, for that importer. */
+static int attach(struct world *world, unsigned from, uint64_t number, uint32_t importer)
+{
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Attach body = GAPLESS__CONTROL__ATTACH__INIT;
+    CLEANUP_FD_LIST struct fd_list fds = {.count = 0};
+    struct error error = {.code = 0};
+    uint64_t id = 1;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(fd_list_add(&fds, &fd), 0);
+    body.transfer = number;
+    body.importer = importer;
+    body.ids = &id;
+    body.n_ids = 1;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ATTACH;
+    message.attach = &body;
+    return transfer_attach(&world->workers[from], &message, &fds, &error);
+}
+
+static void descriptors_for_a_worker_that_has_gone_are_no_fault(void **state)
+{
+    struct world *world = *state;
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    assert_int_equal(attach(world, FIRST, 11, 0), 0);
+    assert_int_equal(attach(world, OLD, 10, 0), 0);
+    /* The other way they would come to a sibling. */
+    world->handovers[FIRST].place = 1;
+    assert_int_equal(attach(world, FIRST, 10, 1), -EPROTO);
+    world->handovers[OLD].transfer = 0; /* as transfer_lost() leaves it */
+    assert_int_equal(attach(world, FIRST, 11, 0), 0);
+    world->handovers[OLD].transfer = 5;
+    world->old.next = NULL;
+    assert_int_equal(attach(world, OLD, 10, 0), 0);
+    world->old.next = &world->new;
+    assert_int_equal(events, 0);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -499,6 +539,7 @@ int main(void)
         CASE(way_back_that_loses_nothing_says_nothing),
         CASE(standby_that_stays_silent_leaves_unknown_what_is_lost),
         CASE(connections_that_moved_are_counted_one_way),
+        CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
         CASE(without_a_window_changes_cannot_go_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
