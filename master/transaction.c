@@ -392,6 +392,9 @@ bool transaction_crashed(const struct worker *worker, const struct error *why)
     struct service *service = generation->service;
     struct transaction *transaction = &service->transaction;
     struct error bad = *why;
+    /* Another one in its place would begin without the state, and what is new waits for the old one. */
+    if (service->upgrade.state == UPGRADE_RETURNING && transaction->to == generation->id)
+        return true;
     if (!is_of_new(generation))
         return false;
     bool serves = service->upgrade.exposed;

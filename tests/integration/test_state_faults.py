@@ -209,6 +209,25 @@ class NewDiesTest(TestCase):
                 self.assertEqual(self.get("/padding"), self.padding)
                 self.assert_recorded("killed by signal 9")
 
+    def test_while_its_changes_go_back(self):
+        """Nobody is started in its place: that one would serve without the state until the traffic goes back."""
+        self.begin(observe="60s")
+        self.fault_old(at={"before imported": "hold"})
+        self.install()
+        self.gapless.hup()
+        self.gapless.log.wait("traffic switched", generation=2)
+        self.count_on()
+        verb = transaction.Verb(self.gapless, "rollback")
+        harness.wait_until((self.dir / "held.reached").exists, "the way back")
+        for pid in self.gapless.worker_pids(generation=2):
+            os.kill(pid, signal.SIGKILL)
+        self.gapless.log.wait("worker ended", generation=2)
+        (self.dir / "held.go").touch()
+        self.assertEqual(verb.join().returncode, 0)
+        self.wait_alone()
+        self.assertEqual(self.gapless.log.find("worker is started again"), [])
+        self.assertEqual(self.get("/value/kept"), (200, f"{self.count}\n"))
+
     def test_around_the_switch(self):
         self.begin(observe="60s")
         for point in "after imported", "own":

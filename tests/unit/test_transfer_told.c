@@ -403,6 +403,18 @@ static void standby_that_stays_silent_leaves_unknown_what_is_lost(void **state)
     assert_true(told(world)->known && !told(world)->changes_lost.known);
 }
 
+static void nobody_of_the_new_version_is_started_again_while_the_state_goes_back(void **state)
+{
+    struct world *world = *state;
+    struct error why = {.code = ECHILD, .message = "worker 0 was killed"};
+    world->service.upgrade.state = UPGRADE_RETURNING;
+    end_worker(world, FIRST);
+    assert_true(transaction_crashed(&world->workers[FIRST], &why));
+    end_worker(world, OLD);
+    assert_false(transaction_crashed(&world->workers[OLD], &why));
+    assert_int_equal(events, 0);
+}
+
 /* ── connections ── */
 
 static void open_channel(struct worker *worker, int *ret_peer)
@@ -538,6 +550,7 @@ int main(void)
         CASE(way_back_says_how_many_changes_it_loses),
         CASE(way_back_that_loses_nothing_says_nothing),
         CASE(standby_that_stays_silent_leaves_unknown_what_is_lost),
+        CASE(nobody_of_the_new_version_is_started_again_while_the_state_goes_back),
         CASE(connections_that_moved_are_counted_one_way),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
         CASE(without_a_window_changes_cannot_go_back),
