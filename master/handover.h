@@ -40,6 +40,7 @@ struct handover {
     uint64_t records, bytes, expected_records, expected_bytes;
     uint64_t kept, dropped; /* of Imported */
     bool waiting;           /* answers of it wait until the standby has read */
+    int64_t moved_ms;       /* when it last said so, or that some of it has moved (CLOCK_MONOTONIC) */
     uint64_t released;      /* by which transfer: it offers its connections; 0: it wasn't */
 };
 

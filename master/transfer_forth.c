@@ -190,6 +190,22 @@ static void tell_progress(struct service *service)
     requests_progress(service, service->transaction.to, "snapshot", text);
 }
 
+/* The standby has state.freeze for each worker whose answers wait for it: the others' aren't held up by that,
+ * and say nothing of it. */
+static void watch_standby(struct service *service)
+{
+    const struct generation *new = transaction_new_generation(service);
+    int64_t since_ms = INT64_MAX;
+    for (const struct worker *worker = new ? new->workers : NULL; worker; worker = worker->next)
+        if (transfer_has(worker) && worker->handover->waiting && worker->handover->moved_ms < since_ms)
+            since_ms = worker->handover->moved_ms;
+    if (since_ms == INT64_MAX)
+        transfer_stop_timer(transfer_of(service));
+    else
+        transfer_set_timer(
+            service, since_ms + service->transaction.settings->state_freeze_ms - clock_monotonic_ms(), NULL);
+}
+
 void transfer_moves(struct worker *worker, uint64_t number)
 {
     struct service *service = worker->generation->service;
@@ -204,10 +220,9 @@ void transfer_moves(struct worker *worker, uint64_t number)
         if (worker->generation == transaction_new_generation(service))
             transfer_set_timer(service, settings->state_stall_ms, NULL);
         tell_progress(service);
-    } else if (transfer->stage == TRANSFER_GIVEN && worker->handover->waiting) {
-        transfer_set_timer(service, settings->state_freeze_ms, NULL);
     } else if (transfer->stage == TRANSFER_GIVEN) {
-        transfer_stop_timer(transfer);
+        worker->handover->moved_ms = clock_monotonic_ms();
+        watch_standby(service);
     }
 }
 

@@ -493,6 +493,69 @@ static void without_a_window_changes_cannot_go_back(void **state)
     close(peer);
 }
 
+/* ── a standby that doesn't read ── */
+
+static void say_progress(struct world *world, unsigned from, uint64_t number, bool waiting)
+{
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Progress progress = GAPLESS__CONTROL__PROGRESS__INIT;
+    struct fd_list fds = {.count = 0};
+    struct error error = {.code = 0};
+    bool mine;
+    progress.transfer = number;
+    progress.waiting = waiting;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_PROGRESS;
+    message.progress = &progress;
+    assert_int_equal(handover_take(&world->workers[from], &message, &fds, &mine, &error), 0);
+    assert_true(mine);
+}
+
+static bool is_watched(struct world *world)
+{
+    struct event *timer = transfer_of(world)->timer;
+    return timer && evtimer_pending(timer, NULL);
+}
+
+static void worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not(void **state)
+{
+    struct world *world = *state;
+    world->master.base = event_base_new();
+    world->settings.state_freeze_ms = 100000;
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    say_progress(world, FIRST, 11, true);
+    assert_true(is_watched(world));
+    say_progress(world, SECOND, 11, false);
+    assert_true(is_watched(world));
+    say_progress(world, OLD, 11, false); /* it has read from another pipe */
+    assert_true(is_watched(world));
+    say_progress(world, FIRST, 11, false);
+    assert_false(is_watched(world));
+    say_progress(world, SECOND, 11, false);
+    assert_false(is_watched(world));
+    transfer_clear(transfer_of(world));
+    event_base_free(world->master.base);
+}
+
+static void deadline_of_a_worker_that_waits_is_its_own(void **state)
+{
+    struct world *world = *state;
+    world->master.base = event_base_new();
+    world->settings.state_freeze_ms = 100000;
+    transfer_of(world)->sends_back = true;
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    say_progress(world, FIRST, 11, true);
+    world->handovers[FIRST].moved_ms -= 200000; /* so long ago */
+    say_progress(world, SECOND, 11, true);      /* moves */
+    event_base_loop(world->master.base, EVLOOP_NONBLOCK);
+    assert_false(transfer_of(world)->sends_back);
+    assert_string_equal(
+        transfer_of(world)->one_way, "a worker on standby has not read for as long as state.freeze");
+    transfer_clear(transfer_of(world));
+    event_base_free(world->master.base);
+}
+
 /* ── memory files ── */
 
 /* What becomes of one that comes from that worker, in the transfer of that number, for that importer. */
@@ -552,6 +615,8 @@ int main(void)
         CASE(standby_that_stays_silent_leaves_unknown_what_is_lost),
         CASE(nobody_of_the_new_version_is_started_again_while_the_state_goes_back),
         CASE(connections_that_moved_are_counted_one_way),
+        CASE(worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not),
+        CASE(deadline_of_a_worker_that_waits_is_its_own),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
         CASE(without_a_window_changes_cannot_go_back),
     };
