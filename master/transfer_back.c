@@ -101,6 +101,7 @@ void transfer_settle(struct service *service)
     if (transfer->stage != TRANSFER_GIVEN || !transfer->frozen_us)
         return;
     close_way_back(service);
+    transfer_enter(service, TRANSFER_NONE); /* the old workers that end now are missed by nobody */
 }
 
 /* ── the way back ── */

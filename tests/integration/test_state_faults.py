@@ -53,6 +53,11 @@ class TestCase(test_python_worker.PythonWorker):
         self.padding = self.get("/padding")
         self.assertTrue(self.padding[1].startswith(f"{PADDING[0]} "))
 
+    def hold(self, name):
+        """The command of a step that makes the file NAME.reached, and ends once there is NAME.go."""
+        return str(self.write(name, f"#!/bin/sh\n: >{self.dir}/{name}.reached\n"
+                                    f"while [ ! -e {self.dir}/{name}.go ]; do sleep 0.01; done\n", 0o755))
+
     def count_on(self, by=5):
         for _ in range(by):
             self.count += 1
@@ -147,8 +152,7 @@ class NewDiesTest(TestCase):
 
     def test_while_descriptors_are_on_their_way_to_it(self):
         """They are nobody's then. That isn't the old worker's fault, which is heard on, also while an undo runs."""
-        undo = self.write("undo", f"#!/bin/sh\n: >{self.dir}/undo.reached\nwhile [ ! -e {self.dir}/undo.go ]; do sleep 0.01; done\n", 0o755)
-        self.begin(steps=[{"before": "spawn", "run": ["true"], "undo": [str(undo)]}])
+        self.begin(steps=[{"before": "spawn", "run": ["true"], "undo": [self.hold("undo")]}])
         (old,) = self.gapless.worker_pids()
         master = self.gapless.wait_master()
         self.fault_old(record_max=50, at={"read 1": "hold"})
@@ -360,6 +364,18 @@ class StandbyTest(TestCase):
         self.assertEqual(self.gapless.generation(), 1)
         self.assertEqual(self.ask(self.kept, "/connection")[1].split()[-1], "1")
         self.assertEqual(self.get("/padding"), self.padding)
+
+    def test_standby_that_ends_after_the_commit_is_not_missed(self):
+        self.begin(observe="200ms", steps=[{"after": "commit", "run": [self.hold("step")]}])
+        self.install()
+        verb = transaction.Verb(self.gapless, "upgrade")
+        self.gapless.log.wait("generation ended", generation=1)
+        harness.wait_until((self.dir / "step.reached").exists, "the step")
+        (self.dir / "step.go").touch()
+        done = verb.join()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("standby has ended", done.stdout + done.stderr)
+        self.assertEqual(self.gapless.log.find("changes don't go back to the standby"), [])
 
     def ask_many(self, count):
         """Counters with long names, at once; the pipe takes 1 MiB of them before anything waits."""

@@ -556,6 +556,19 @@ static void deadline_of_a_worker_that_waits_is_its_own(void **state)
     event_base_free(world->master.base);
 }
 
+static void old_worker_that_ends_after_the_commit_is_not_missed(void **state)
+{
+    struct world *world = *state;
+    struct transfer *transfer = transfer_of(world);
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    *transfer = (struct transfer){.stage = TRANSFER_GIVEN, .sends_back = true, .frozen_us = 1};
+    transfer_settle(&world->service);
+    transfer_lost(&world->workers[OLD], NULL);
+    assert_false(transfer->standby_lost);
+    assert_string_equal(transfer->one_way, "");
+}
+
 /* ── memory files ── */
 
 /* What becomes of one that comes from that worker, in the transfer of that number, for that importer. */
@@ -617,6 +630,7 @@ int main(void)
         CASE(connections_that_moved_are_counted_one_way),
         CASE(worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not),
         CASE(deadline_of_a_worker_that_waits_is_its_own),
+        CASE(old_worker_that_ends_after_the_commit_is_not_missed),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
         CASE(without_a_window_changes_cannot_go_back),
     };
