@@ -34,9 +34,12 @@ static void keeper_is_lost(struct master *master, const struct error *why)
         event_del(master->keeper_write);
     struct timeval interval = {.tv_usec = ORPHANED_INTERVAL_MS * 1000L};
     master->orphaned = event_new(master->base, -1, EV_PERSIST, on_orphaned, master);
+    if (!master->orphaned || event_add(master->orphaned, &interval) < 0)
+        log_event(LOG_ERROR, "out of memory: ends of workers aren't seen any more");
+    /* From the loop: it was found by whoever had something to save, in the midst of an upgrade's step, say.
+     */
     if (master->orphaned)
-        event_add(master->orphaned, &interval);
-    master_stop(master, &(struct history_who){.known = false}, "the main process is gone");
+        event_active(master->orphaned, EV_TIMEOUT, 0);
 }
 
 /* After something was sent: what didn't fit goes when the socket is writable. */
@@ -183,6 +186,7 @@ static struct worker *find_exited(const struct master *master)
 
 static void on_orphaned(evutil_socket_t fd, short what, void *ctx)
 {
+    master_stop(ctx, &(struct history_who){.known = false}, "the main process is gone");
     for (struct worker *worker; (worker = find_exited(ctx));)
         worker_exited(worker, -1);
 }

@@ -105,6 +105,24 @@ class OddTest(transaction.TestCase):
         (record,) = [each for each in self.records("upgrade") if each["to"] == 3]
         self.assertEqual((record["outcome"], record["phase"]), ("failed", "switch"), record)
 
+    def test_main_process_that_is_gone_in_the_midst_of_a_step_ends_the_service_gracefully(self):
+        """The master finds it when it stores the new version's sockets."""
+        self.begin(load=False, steps=[{"before": "spawn", "run": [self.hold("step")]}])
+        self.version("two")
+        self.assertEqual(self.gapless.verb("upgrade", "--no-wait").returncode, 0)
+        self.wait_reached("step")
+        (old,) = self.gapless.worker_pids()
+        master = self.gapless.wait_master()
+        helpers = set(harness.children_of(master)) - {old}
+        os.kill(master, signal.SIGSTOP)
+        self.go("step")
+        harness.wait_until(lambda: any(harness.stat_fields(pid)[0] == "Z" for pid in helpers), "the step to end")
+        os.kill(self.gapless.pid, signal.SIGKILL)
+        os.kill(master, signal.SIGCONT)
+        self.gapless.log.wait("the main process is gone")
+        self.gapless.log.wait("generation ended", generation=1)
+        self.gapless.log.wait(" info ended ", code=0)
+
     def test_plan_is_that_of_the_generation_before_for_a_later_master_too(self):
         """The new version has an address more, of which no share can be had: there was none to share."""
         self.begin(load=False)
