@@ -84,7 +84,7 @@ static void begin_rollback(struct waiter *waiter, struct service *service, const
 {
     struct error error = {.code = 0};
     struct history_who who = history_peer(waiter->uid, waiter->pid);
-    if (service->upgrade.state == UPGRADE_IDLE) {
+    if (service->upgrade.state == UPGRADE_IDLE || service->upgrade.state == UPGRADE_WAITING) {
         begin(waiter, service, HISTORY_KIND_ROLLBACK);
         return;
     }

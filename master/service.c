@@ -277,17 +277,30 @@ int service_may_upgrade(const struct service *service, struct error *error)
                                                                                  : 0;
 }
 
+static void say_dropped(const struct service *service)
+{
+    log_event(LOG_INFO, "the remembered upgrade is dropped with the one that is rolled back",
+        LOG_S("service", service->name));
+}
+
 int service_upgrade(
     struct service *service, enum history_kind kind, const struct history_who *who, struct error *error)
 {
     /* Going back doesn't wait for anybody. */
-    bool crowded = kind != HISTORY_KIND_ROLLBACK && service_is_crowded(service);
-    if (service->upgrade.state != UPGRADE_IDLE || crowded)
+    bool back = kind == HISTORY_KIND_ROLLBACK, waits = back && service->upgrade.state == UPGRADE_WAITING;
+    enum history_kind wish = service->wish;
+    if ((service->upgrade.state != UPGRADE_IDLE && !waits) || (!back && service_is_crowded(service)))
         return refused(service, error);
     service->wish = kind;
-    if (kind == HISTORY_KIND_ROLLBACK && !service_wanted_version(service))
+    if (back && !service_wanted_version(service)) {
+        service->wish = wish;
         return error_set(error, EBUSY, BLAME_USER,
             "there is no version before the one that serves: %s was not upgraded yet", service->name);
+    }
+    if (waits) {
+        say_dropped(service);
+        transaction_event(service, UPGRADE_BACK, NULL);
+    }
     service->asked_by = *who;
     transaction_event(service, UPGRADE_ASKED, NULL);
     return 0;
@@ -302,8 +315,7 @@ int service_go_back(struct service *service, bool force, const struct history_wh
     if (r < 0)
         return r;
     if (service->upgrade.again)
-        log_event(LOG_INFO, "the remembered upgrade is dropped with the one that is rolled back",
-            LOG_S("service", service->name));
+        say_dropped(service);
     error_set(&why, ECANCELED, BLAME_USER, "gapless rollback%s", force ? " --force" : "");
     service->transaction.back_by = *who;
     transaction_event(service, UPGRADE_BACK, &why);

@@ -57,6 +57,7 @@ static const struct cell table[UPGRADE_STATE_COUNT][UPGRADE_EVENT_COUNT] = {
             [UPGRADE_HANGUP] = TO(BEGINNING), /* more may drain now */
             [UPGRADE_HANGUP_CROWDED] = TO(WAITING),
             [UPGRADE_ROOM] = TO(BEGINNING),
+            [UPGRADE_BACK] = TO(IDLE), /* nothing is remembered any more */
             [UPGRADE_STOP] = TO(STOPPED),
         },
     LEADS(BEGINNING, BEFORE_VALIDATE, ABORTING),

@@ -160,10 +160,13 @@ class OddTest(transaction.TestCase):
             done = self.gapless.verb(*verb)
             self.assertEqual(done.returncode, 3, transaction.reason_of(done))
             self.assertIn("1 old generation of web still drains", done.stderr)
+        self.gapless.hup()  # waits, and is dropped
+        self.gapless.log.wait("upgrade remembered")
         done = self.gapless.verb("rollback")
         self.assertEqual(done.returncode, 0, transaction.reason_of(done))
         self.wait_idle(3)
         self.wait_record(count=2, outcome="done", kind="rollback", to=3)
+        self.assertEqual(len(self.gapless.log.find("upgrade started")), 2)
 
     def test_version_that_is_bad_after_the_commit_is_restarted_and_can_be_rolled_back(self):
         self.begin(load=False, health={"probe": "http:/healthz", "interval": "50ms", "failures": 2})

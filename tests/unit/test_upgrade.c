@@ -33,7 +33,7 @@ static bool is_open(enum upgrade_state state)
 static unsigned expected_events(enum upgrade_state state)
 {
     unsigned events = ALWAYS;
-    if (state == UPGRADE_STOPPED)
+    if (state == UPGRADE_STOPPED || state == UPGRADE_WAITING)
         return events | EVENT_BIT(BACK);
     if (!is_midway(state))
         return events;
@@ -286,6 +286,9 @@ static void who_takes_one_back_drops_what_is_remembered(void **unused)
     go(&upgrade, UPGRADE_BACK, &plan, UPGRADE_ROLLING_BACK); /* refused */
     go(&upgrade, UPGRADE_DONE, &plan, UPGRADE_IDLE);
     assert_true(upgrade_take_again(&upgrade)); /* the one that was asked for later */
+    go(&upgrade, UPGRADE_HANGUP_CROWDED, &plan, UPGRADE_WAITING);
+    go(&upgrade, UPGRADE_BACK, &plan, UPGRADE_IDLE);
+    assert_false(upgrade_take_again(&upgrade));
 }
 
 /* ── the page ── */
