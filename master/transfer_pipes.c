@@ -81,11 +81,17 @@ void transfer_close_ends(struct transfer *transfer)
     transfer->ends = NULL;
 }
 
-/* reads and writes: room for so many each, -1 where there is none yet. */
+/* Room for so many, none of which is there yet. NULL when out of memory. */
+static int *make_room(size_t count)
+{
+    int *fds = calloc(count, sizeof *fds);
+    for (size_t i = 0; fds && i < count; i++)
+        fds[i] = -1;
+    return fds;
+}
+
 static int make_pipes(int *reads, int *writes, size_t count, struct error *error)
 {
-    for (size_t i = 0; i < count; i++)
-        reads[i] = writes[i] = -1;
     for (size_t i = 0; i < count; i++) {
         int pair[2];
         if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
@@ -145,8 +151,8 @@ int transfer_open_pipes(struct service *service, enum transfer_way way, struct e
     transfer_close_ends(transfer);
     transfer->exporters = exporters;
     transfer->importers = importers;
-    int *reads = calloc(count, sizeof *reads);
-    transfer->ends = calloc(count, sizeof *transfer->ends);
+    int *reads = make_room(count);
+    transfer->ends = make_room(count);
     int r = reads && transfer->ends ? make_pipes(reads, transfer->ends, count, error)
                                     : error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     Gapless__Control__Import import;

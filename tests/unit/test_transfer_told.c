@@ -41,6 +41,19 @@ bool __wrap_transaction_event(struct service *service, enum upgrade_event event,
     return true;
 }
 
+/* Allocations until one fails; negative: none does. */
+static long countdown = -1;
+
+/* NOLINTBEGIN(bugprone-reserved-identifier): the linker's --wrap makes these names. */
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return countdown >= 0 && countdown-- == 0 ? NULL : __real_calloc(count, size);
+}
+/* NOLINTEND(bugprone-reserved-identifier) */
+
 enum { OLD, FIRST, SECOND, READER, WORKERS }; /* READER's state isn't changed by serving */
 
 /* Generation 4 is on standby, and 5 has its state, in the window. */
@@ -556,6 +569,24 @@ static void deadline_of_a_worker_that_waits_is_its_own(void **state)
     event_base_free(world->master.base);
 }
 
+static void pipes_that_were_not_made_are_not_closed(void **state)
+{
+    struct world *world = *state;
+    struct error error = {.code = 0};
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(dup2(null, STDIN_FILENO) == STDIN_FILENO);
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    for (int allocation = 0; allocation < 2; allocation++) {
+        countdown = allocation;
+        assert_int_equal(transfer_open_pipes(&world->service, TRANSFER_FORTH, &error), -ENOMEM);
+        assert_int_equal(countdown, -1);
+        assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
+    }
+    if (null != STDIN_FILENO)
+        close(null);
+}
+
 static void old_worker_that_ends_after_the_commit_is_not_missed(void **state)
 {
     struct world *world = *state;
@@ -630,6 +661,7 @@ int main(void)
         CASE(connections_that_moved_are_counted_one_way),
         CASE(worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not),
         CASE(deadline_of_a_worker_that_waits_is_its_own),
+        CASE(pipes_that_were_not_made_are_not_closed),
         CASE(old_worker_that_ends_after_the_commit_is_not_missed),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
         CASE(without_a_window_changes_cannot_go_back),
