@@ -468,6 +468,17 @@ Gapless__State__Transaction *transaction_save(const struct transaction *transact
     return ret;
 }
 
+/* Workers that had the state may have ended since: the old generation can't be asked for it any more. */
+static void restore_transfer(struct transaction *transaction, const Gapless__State__Transfer *from)
+{
+    const struct transfer *transfer = &transaction->transfer;
+    bool *phases = transaction->plan.machine.phases;
+    transfer_restore(&transaction->transfer, from);
+    if (phases[PHASE_SPAWN] && transfer->stage != TRANSFER_NONE &&
+        (transfer->stage < TRANSFER_GIVEN || transfer->frozen_us))
+        phases[PHASE_SNAPSHOT] = phases[PHASE_FREEZE] = phases[PHASE_IMPORT] = true;
+}
+
 int transaction_restore(
     struct service *service, const Gapless__State__Transaction *from, struct config *config)
 {
@@ -493,7 +504,7 @@ int transaction_restore(
     if (r < 0)
         transaction_fails(service, &error);
     if (from->transfer)
-        transfer_restore(&transaction->transfer, from->transfer);
+        restore_transfer(transaction, from->transfer);
     if (transaction->steps)
         steps_restore(transaction->steps, from->steps_finished);
     return r == -ENOMEM ? r : 0;

@@ -35,17 +35,17 @@ class TestCase(test_python_worker.PythonWorker):
         command = ["env", f"PYTHONPATH={self.path}", "PYTHONDONTWRITEBYTECODE=1", FAULTY, "--padding", *PADDING, "--faults", given]
         return self.write("server", f"#!/bin/sh\nexec {shlex.join(map(str, command))}\n", 0o755)
 
-    def configure(self, observe, steps, **faults):
+    def configure(self, observe, steps, restart, **faults):
         service = {"command": [str(self.install(**faults))], "listen": [f"web=tcp:127.0.0.1:{self.port}"],
                    "state": {"stall": self.STALL, "freeze": f"{FREEZE_S}s"}, "observe": {"window": observe},
                    "drain": {"timeout": "5s"}, "stop": {"grace": "1s"}, "backoff": {"initial": "20ms", "max": "100ms"},
-                   "steps": steps}
+                   "steps": steps, "restart": restart}
         return self.write("gapless.yaml", json.dumps({"services": {"server": service}}))  # JSON is YAML
 
-    def begin(self, observe="0", steps=(), **faults):
+    def begin(self, observe="0", steps=(), restart="always", **faults):
         """A server, a connection that is kept (each request on it counts), and what must be as before after each fault."""
         self.history = self.dir / "history.jsonl"
-        self.gapless = self.serve("-c", self.configure(observe, list(steps), **faults), history=str(self.history))
+        self.gapless = self.serve("-c", self.configure(observe, list(steps), restart, **faults), history=str(self.history))
         self.kept = harness.connect(self.address)
         self.addCleanup(self.kept.close)
         self.count = 0
@@ -446,6 +446,22 @@ class MasterDiesTest(TestCase):
             os.kill(pid, signal.SIGKILL)
         self.wait_alone()
         self.assertEqual(self.get("/value/kept"), (200, f"{self.count}\n"))
+
+    def test_in_the_window_without_a_standby_what_is_lost_is_said(self):
+        self.begin(observe="60s", restart="no")
+        (old,) = self.gapless.worker_pids()
+        self.install()
+        self.gapless.hup()
+        self.gapless.log.wait("traffic switched", generation=2)
+        self.count_on()
+        os.kill(old, signal.SIGKILL)
+        self.gapless.log.wait("changes don't go back to the standby any more")
+        self.kill_master()
+        done = self.gapless.verb("rollback", "--force")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.wait_alone()
+        self.assert_recorded("all of the state that a worker on standby had is lost: a worker on standby has ended")
+        self.assertIsNone(self.last_record()["transfer"]["changes_lost"])
 
     def test_in_the_window_it_goes_on_to_its_commit(self):
         self.begin(observe="2s")
