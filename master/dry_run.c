@@ -133,6 +133,15 @@ static void say_observe(
         health);
 }
 
+static void say_commit(
+    const struct dry_run *dry_run, const struct service *service, const struct generation *active)
+{
+    const struct config_service *old = active->settings;
+    say(dry_run, service, PHASE_COMMIT, "generation %" PRIu64 " is told to drain%s%s", active->id,
+        old->drain_signal ? " by signal " : "",
+        old->drain_signal ? value_signal_text(old->drain_signal).text : "");
+}
+
 static void say_retire(
     const struct dry_run *dry_run, const struct service *service, const struct generation *active)
 {
@@ -141,9 +150,6 @@ static void say_retire(
     if (old->drain_timeout_ms)
         snprintf(most, sizeof most, ", at most %s (then %s)", value_duration_text(old->drain_timeout_ms).text,
             old->drain_on_timeout == ON_TIMEOUT_KEEP ? "it is kept" : "it is ended");
-    say(dry_run, service, PHASE_COMMIT, "generation %" PRIu64 " is told to drain%s%s", active->id,
-        old->drain_signal ? " by signal " : "",
-        old->drain_signal ? value_signal_text(old->drain_signal).text : "");
     say(dry_run, service, PHASE_RETIRE, "until it has answered what it has%s", most);
 }
 
@@ -189,7 +195,7 @@ static void say_phase(const struct dry_run *dry_run, const struct service *servi
         break;
     case PHASE_COMMIT:
         if (active)
-            say_retire(dry_run, service, active);
+            say_commit(dry_run, service, active);
         break;
     case PHASE_SNAPSHOT:
         say(dry_run, service, phase, "the state of the old workers goes to the new ones, which load it");
@@ -201,8 +207,11 @@ static void say_phase(const struct dry_run *dry_run, const struct service *servi
     case PHASE_IMPORT:
         say(dry_run, service, phase, "the last changes follow");
         break;
-    case PHASE_VALIDATE:
     case PHASE_RETIRE:
+        if (active)
+            say_retire(dry_run, service, active);
+        break;
+    case PHASE_VALIDATE:
     case PHASE_COUNT:
         break;
     }
@@ -292,7 +301,7 @@ struct dry_run *dry_run_start(const struct dry_run_request *request, struct erro
         .settings = config_find(request->config, name)};
     int r = dry_run->settings ? begin(dry_run, error)
                               : error_set(error, ENOENT, BLAME_USER,
-                                    "the configuration has no service %s: it would be stopped", name);
+                                    "the configuration has no service %s: a SIGHUP would stop it", name);
     if (r == 0)
         return dry_run;
     dry_run_free(dry_run);

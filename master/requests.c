@@ -244,6 +244,24 @@ static bool is_there(struct master *master, struct admin_request *request, const
     return false;
 }
 
+/* One that the configuration names and that no SIGHUP has started yet: so the client was told. */
+static bool is_unstarted(const struct master *master, struct admin_request *request, const char *name)
+{
+    struct config *config;
+    struct error error = {.code = 0};
+    char text[512];
+    if (is_all(name) || master_find(master, name) || master_read_config(master, &config, &error) < 0)
+        return false;
+    bool found = config_find(config, name);
+    config_unref(config);
+    if (!found)
+        return false;
+    snprintf(text, sizeof text,
+        "service %.200s wasn't started yet: a SIGHUP starts what is new in the configuration", name);
+    admin_reply_result(request, CODE_USAGE, text);
+    return true;
+}
+
 static struct waiter *waiter_begin(struct master *master, struct admin_request *request)
 {
     struct waiter *waiter = waiter_new(master, request);
@@ -307,7 +325,7 @@ static void on_upgrade(
     struct error error = {.code = 0};
     struct wish wish = {
         .verb = "upgrade", .service = upgrade->service, .no_wait = upgrade->no_wait, .begin = begin_upgrade};
-    if (!is_there(master, request, upgrade->service))
+    if (is_unstarted(master, request, upgrade->service) || !is_there(master, request, upgrade->service))
         return;
     if (upgrade->dry_run) {
         dry_run(master, request, upgrade->service);

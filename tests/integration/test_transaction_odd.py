@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 
@@ -167,6 +168,31 @@ class OddTest(transaction.TestCase):
         self.wait_idle(3)
         self.wait_record(count=2, outcome="done", kind="rollback", to=3)
         self.assertEqual(len(self.gapless.log.find("upgrade started")), 2)
+
+    def test_dry_run_says_what_is_done_in_its_order(self):
+        steps = [{when: phase, "run": ["true"]} for phase in ("commit", "retire") for when in ("before", "after")]
+        self.begin(load=False, steps=steps)
+        done = self.gapless.verb("upgrade", "--dry-run")
+        self.assertEqual(done.returncode, 0, transaction.reason_of(done))
+        said = [words for line in done.stdout.splitlines() for words in re.findall(
+            "step [a-z ]+ 1|is told to drain|until it has answered", line)]
+        self.assertEqual(said, ["step before commit 1", "is told to drain", "step after commit 1",
+                                "step before retire 1", "until it has answered", "step after retire 1"], done.stdout)
+
+    def test_what_a_sighup_would_start_or_stop_is_said_to_be_so(self):
+        self.begin(load=False)
+        other = {"command": [str(self.dir / "current" / "server")], "listen": [f"tcp:127.0.0.1:{harness.free_port()}"]}
+        self.write("gapless.yaml", json.dumps({"services": {"other": other}}))
+        for verb in (["upgrade", "other"], ["upgrade", "--dry-run", "other"]):
+            done = self.gapless.verb(*verb)
+            self.assertEqual(done.returncode, 2, transaction.reason_of(done))
+            self.assertIn("a SIGHUP starts what is new", done.stderr)
+        done = self.gapless.verb("upgrade", "--dry-run", "web")
+        self.assertEqual(done.returncode, 1, transaction.reason_of(done))
+        self.assertIn("the configuration has no service web: a SIGHUP would stop it", done.stderr)
+        done = self.gapless.verb("upgrade", "none")
+        self.assertEqual(done.returncode, 2, transaction.reason_of(done))
+        self.assertIn("there is no service none; there are: web", done.stderr)
 
     def test_version_that_is_bad_after_the_commit_is_restarted_and_can_be_rolled_back(self):
         self.begin(load=False, health={"probe": "http:/healthz", "interval": "50ms", "failures": 2})
