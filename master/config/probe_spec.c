@@ -225,7 +225,7 @@ int probe_spec_parse(
     } else if (strncmp(rest, "tcp", 3) == 0 && (rest[3] == '\0' || rest[3] == ','))
         first = 3;
     else
-        r = error_set(error, EINVAL, BLAME_USER, "'%s' is neither tcp nor http:/PATH", quote_text(rest).text);
+        r = error_set(error, EINVAL, BLAME_USER, "'%s' is neither tcp nor http:/PATH", quote_text(text).text);
     if (r == 0)
         r = take_options(&spec, rest + first, error);
     if (r == 0)

@@ -97,6 +97,27 @@ static int read_words(
     return result < 0 ? reader_at(reader, node, result) : 0;
 }
 
+/* The value that the service has under the path, or in what that leads through; NULL: the key isn't there. */
+static const yaml_node_t *find_value(
+    const struct reader *reader, const yaml_node_t *service, const char *path)
+{
+    char group[64];
+    size_t length = strcspn(path, ".");
+    snprintf(group, sizeof group, "%.*s", (int)length, path);
+    const yaml_node_t *value = reader_find(reader, service, group);
+    return value && path[length] ? reader_find(reader, value, path + length + 1) : value;
+}
+
+/* What doesn't fit together is at the key that is named, or at the service where that has its default. */
+static int misfit(struct reader *reader, const struct entry *entry, const char *path, int result)
+{
+    const yaml_node_t *value = path ? find_value(reader, entry->value, path) : NULL;
+    size_t length = path ? reader_enter(reader, path) : strlen(reader->path);
+    reader_at(reader, value ? value : entry->key, result);
+    reader_leave(reader, length);
+    return result;
+}
+
 static int read_service(struct reader *reader, const struct entry *entry)
 {
     struct config *config = reader->config;
@@ -122,12 +143,7 @@ static int read_service(struct reader *reader, const struct entry *entry)
         return result;
     const char *path;
     result = config_service_check(service, config->services, config->service_count - 1, &path, reader->error);
-    if (result == 0)
-        return 0;
-    size_t length = path ? reader_enter(reader, path) : strlen(reader->path);
-    reader_at(reader, entry->key, result);
-    reader_leave(reader, length);
-    return result;
+    return result < 0 ? misfit(reader, entry, path, result) : 0;
 }
 
 static int read_services(struct reader *reader, const struct config_key *key, const yaml_node_t *map)

@@ -273,8 +273,13 @@ static void what_is_asked_must_be_possible(void **state)
         "server");
     REFUSE("--smoke: run: has no command", "--smoke", "run: ", "server");
     REFUSE("--smoke: a quote (\") is not closed: \"x", "--smoke", "run:\"x", "server");
-    refuse_text(
-        WEB "    health: {failures: 3}\n", "w.yaml:2:3: services.web.health.failures: it needs health.probe");
+    refuse_text(WEB "    health: {failures: 3}\n",
+        "w.yaml:4:24: services.web.health.failures: it needs health.probe");
+    /* A list without quotes is split at the comma. */
+    refuse_text(WEB "    smoke: [http:/a,status=200]\n",
+        "w.yaml:4:12: services.web.smoke: 'status=200' is neither tcp nor http:/PATH");
+    refuse_text(WEB "    listen: tcp:80\n    smoke:\n      - tcp\n      - admin=tcp\n",
+        "w.yaml:6:7: services.web.smoke: 'admin' names no listener");
 }
 
 /* The fields that a preset chooses. */
@@ -348,7 +353,7 @@ static void a_wrong_preset_is_placed(void **state)
         {WEB "preset: development\n",
             "w.yaml:4:1: preset: the key belongs in a service: services: {NAME: {...}}"},
         {WEB "    preset: development\n    backoff: {initial: 6s}\n",
-            "w.yaml:2:3: services.web.backoff.initial: 6s is more than backoff.max, which is 5s"},
+            "w.yaml:5:24: services.web.backoff.initial: 6s is more than backoff.max, which is 5s"},
     };
     refuse_all(mistakes, LENGTH(mistakes));
 }

@@ -308,16 +308,17 @@ static void listeners_must_differ_within_and_across_services(void **state)
 {
     static const struct mistake mistakes[] = {
         {WEB "    listen: [tcp:80, b=tcp:80]\n",
-            "w.yaml:2:3: services.web.listen: the address of 'tcp:80' is also that of 'tcp:80'"},
+            "w.yaml:4:13: services.web.listen: the address of 'tcp:80' is also that of 'tcp:80'"},
         {WEB "    listen: [a=tcp:80, a=tcp:81]\n",
-            "w.yaml:2:3: services.web.listen: the name of 'tcp:81' is also that of 'tcp:80'"},
+            "w.yaml:4:13: services.web.listen: the name of 'tcp:81' is also that of 'tcp:80'"},
         {WEB "    listen: tcp:80\n  b: {command: x, listen: 'a=tcp:[::]:80'}\n",
-            "w.yaml:5:3: services.b.listen: the address of 'tcp:[::]:80' is also that of 'tcp:80' in service "
+            "w.yaml:5:27: services.b.listen: the address of 'tcp:[::]:80' is also that of 'tcp:80' in "
+            "service "
             "web"},
         {WEB "    listen: a=tcp:80\n  b: {command: x, listen: a=tcp:81}\n",
-            "w.yaml:5:3: services.b.listen: the name of 'tcp:81' is also that of 'tcp:80' in service web"},
+            "w.yaml:5:27: services.b.listen: the name of 'tcp:81' is also that of 'tcp:80' in service web"},
         {WEB "    ready: {alive: 1m}\n",
-            "w.yaml:2:3: services.web.ready.alive: 1m is never reached before ready.timeout, which is 30s"},
+            "w.yaml:4:20: services.web.ready.alive: 1m is never reached before ready.timeout, which is 30s"},
         {WEB "    backoff: {max: 50ms}\n",
             "w.yaml:2:3: services.web.backoff.initial: 100ms is more than backoff.max, which is 50ms"},
     };
