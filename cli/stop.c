@@ -6,13 +6,17 @@
 static const char help[] =
     "usage: gapless stop [--json] [--admin PATH | --name NAME]\n"
     "\n"
-    "Stops a master and its services, as TERM does: the workers finish what they have\n"
-    "begun, within their drain timeout. Waits for that. Ctrl-C only stops watching.\n"
+    "Stops a master and its services, as TERM does: native workers, and those with a\n"
+    "drain.signal, finish what they have begun, within their drain.timeout. Others get\n"
+    "their stop signal at once. Waits for all. Ctrl-C only stops watching.\n"
     "\n"
     "  --json        each phase, and the result, as one JSON object a line\n"
     "  --admin PATH  the master whose admin socket that is\n"
     "  --name NAME   the master of that name\n"
-    "  --help\n";
+    "  --help\n"
+    "\n"
+    "Exit codes: 0 stopped, 1 failed, with the reason, 2 usage, 4 no master, 130\n"
+    "interrupted.\n";
 
 int verb_stop(int argc, char *const argv[])
 {
