@@ -60,7 +60,8 @@ static int find_only(char path[ADMIN_PATH_MAX], struct error *error)
     if (r < 0)
         return r;
     if (masters.count == 0)
-        return error_set(error, ENOENT, BLAME_USER, "no gapless master is running here (looked in %s)", path);
+        return error_set(error, ENOENT, BLAME_USER, "no gapless master is running here (looked in %s)%s",
+            path, geteuid() == 0 ? "" : "; those of another user are found by --admin PATH");
     if (masters.count > 1)
         return list_several(path, &masters, error);
     snprintf(path, ADMIN_PATH_MAX, "%s", masters.paths[0]);
@@ -99,6 +100,9 @@ static int connect_to(const char *path, int *ret_fd, struct error *error)
         if (code == EAGAIN)
             return error_set(error, ETIMEDOUT, BLAME_PEER,
                 "the master at %s takes no connection: none within %d s", path, SEND_TIMEOUT_S);
+        if (code == EACCES || code == EPERM)
+            return error_set(error, EACCES, BLAME_USER,
+                "connecting to %s: Permission denied; root and the user of that master may", path);
         return error_errno(error, code, BLAME_SYSTEM, "connecting to %s", path);
     }
     int r = check_peer(fd, path, error);

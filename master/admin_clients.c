@@ -421,8 +421,9 @@ static struct admin_request *client_new(struct admin_clients *clients, int *fd, 
 static int admit(const struct admin_clients *clients, const struct ucred *peer, struct error *why)
 {
     if (peer->uid != 0 && peer->uid != geteuid())
-        return error_set(why, EACCES, BLAME_PEER, "uid %u may not use this admin socket; root and uid %u may",
-            (unsigned)peer->uid, (unsigned)geteuid());
+        return error_set(why, EACCES, BLAME_PEER,
+            "uid %u may not use this admin socket; root and the user of this master may",
+            (unsigned)peer->uid);
     if (clients->count >= clients->limits.clients)
         return error_set(why, EBUSY, BLAME_PEER,
             "%u clients are connected to the admin socket; no more are taken", clients->count);

@@ -53,7 +53,7 @@ static const struct config_key keys[] = {
         .argument = "NAME",
         .help = "name of this instance; without -c also of its service"},
     {.path = "admin", .flag = "admin", INSTANCE(admin_path), .type = TYPE_TEXT, .maximum = 107,
-        .unset = "GAPLESS_ADMIN, else NAME.sock in /run/gapless as root, in $XDG_RUNTIME_DIR/gapless else",
+        .unset = "GAPLESS_ADMIN, else NAME.sock in /run/gapless as root, in $XDG_RUNTIME_DIR/gapless or /tmp/gapless-UID else",
         .argument = "PATH",
         .help = "path of the admin socket"},
     {.path = "pid_file", .flag = "pid-file", INSTANCE(pid_file), .type = TYPE_TEXT, .unset = "none",
