@@ -640,7 +640,7 @@ class TestCase(unittest.TestCase):
 class TapResult(unittest.TestResult):
     """Prints each case as a line of TAP as it ends; what went wrong, and the ends of the logs, behind `#`."""
 
-    _printing = threading.Lock()
+    printing = threading.RLock()
     _printed = 0
 
     @staticmethod
@@ -666,7 +666,7 @@ class TapResult(unittest.TestResult):
 
     def stopTest(self, test):
         super().stopTest(test)
-        with self._printing:
+        with self.printing:
             TapResult._printed += 1
             self._print(test, f"{TapResult._printed} - {test.id().partition('.')[2]}")
 
@@ -692,7 +692,8 @@ class TapResult(unittest.TestResult):
 
 def note(text):
     """Prints a figure into the test's log."""
-    print(f"# {text}", flush=True)
+    with TapResult.printing:
+        print(f"# {text}", flush=True)
 
 
 def _cases(suite):

@@ -240,7 +240,7 @@ class HandoverTest(harness.TestCase):
         switched = gapless.log.wait("traffic switched", after=mark)
         drained = gapless.log.wait("worker drained", after=mark, generation=1)
         took = drained.time() - switched.time()
-        print(f"# {count} connections moved in {took:.3f} s, {count / took:.0f} a second", flush=True)
+        harness.note(f"{count} connections moved in {took:.3f} s, {count / took:.0f} a second")
         self.assertEqual(kept.versions(), {"1 generation 2": count})
 
 

@@ -331,6 +331,7 @@ class KeepAliveTest(GeneratorTest):
             closed.append(connection.recv(1))
         server, report = self.keep(behave, 2, "--interval", "2s")
         self.assert_outcomes(report, answered=2)
+        harness.wait_until(lambda: len(closed) == 2, lambda: f"the server to see both connections end: {closed}")
         self.assertEqual((server.accepted, closed), (2, [b"", b""]))
         self.assertEqual(report["connections"]["told_to_close"], 2)
 
