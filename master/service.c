@@ -295,7 +295,7 @@ int service_upgrade(
     if (back && !service_wanted_version(service)) {
         service->wish = wish;
         return error_set(error, EBUSY, BLAME_USER,
-            "there is no version before the one that serves: %s was not upgraded yet", service->name);
+            "there is no version before the one that serves: no upgrade of %s was committed", service->name);
     }
     if (waits) {
         say_dropped(service);

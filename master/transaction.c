@@ -234,7 +234,11 @@ static enum result carry_out(struct service *service, unsigned actions)
         {UPGRADE_DO_CANCEL, cancel},
     };
     if (actions & UPGRADE_DO_REMEMBER)
-        log_event(LOG_INFO, "upgrade remembered: one is under way", LOG_S("service", service->name));
+        log_event(LOG_INFO,
+            service->upgrade.state == UPGRADE_WAITING
+                ? "upgrade remembered: it waits until an old generation has gone"
+                : "upgrade remembered: one is under way",
+            LOG_S("service", service->name));
     if (actions & UPGRADE_DO_NOTE)
         requests_progress(service, service->transaction.to, "warning", service->transaction.reason.message);
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
