@@ -79,6 +79,14 @@ struct generation *service_find(const struct service *service, uint64_t id)
     return NULL;
 }
 
+static bool has_ready_worker(const struct generation *generation)
+{
+    for (const struct worker *worker = generation->workers; worker; worker = worker->next)
+        if (worker->state == WORKER_READY)
+            return true;
+    return false;
+}
+
 const char *service_state_name(const struct service *service)
 {
     if (service_is_stopping(service))
@@ -88,7 +96,9 @@ const char *service_state_name(const struct service *service)
     if (upgrade_is_running(&service->upgrade))
         return "upgrading";
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
-    return active && active->was_ready ? "serving" : "starting";
+    if (!active || !active->was_ready)
+        return "starting";
+    return has_ready_worker(active) ? "serving" : "down";
 }
 
 /* ── start ── */

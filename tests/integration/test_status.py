@@ -69,6 +69,21 @@ class StatusTest(harness.TestCase):
             self.assertIn(str(pid), done.stdout)
         self.assertIn("serving", done.stdout)
 
+    def test_service_without_a_ready_worker_is_down(self):
+        go = self.write("go", "")
+        server = self.write("server", f"#!/bin/sh\n[ -e {go} ] || exit 1\nexec {harness.WORKER}\n", 0o755)
+        gapless = self.serve("-n", "2", "--backoff-initial", "20ms", "--backoff-max", "100ms", "--", server)
+        os.unlink(go)
+        workers = gapless.worker_pids()
+        os.kill(workers[0], signal.SIGKILL)
+        gapless.log.wait("worker ended", pid=workers[0])
+        self.assertEqual(gapless.service()["state"], "serving", "the other one is there")
+        os.kill(workers[1], signal.SIGKILL)
+        harness.wait_until(lambda: gapless.service()["state"] == "down", lambda: f"the service to be down: {gapless.service()}")
+        self.assertIn("down, generation 1", gapless.verb("status").stdout)
+        self.write("go", "")
+        gapless.wait_serving(1)
+
     def test_stop_ends_it_and_gapless_exits_with_0(self):
         done = self.gapless.verb("stop")
         self.assertEqual(done.returncode, 0, done.stderr)
