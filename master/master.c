@@ -215,6 +215,7 @@ void master_stop(struct master *master, const struct history_who *who, const cha
     if (master->stopping)
         return;
     master->stopping = true;
+    master->stopped_ms = clock_monotonic_ms();
     master->stopped_by = *who;
     snprintf(master->stop_reason, sizeof master->stop_reason, "%s", why);
     log_event(LOG_INFO, "stopping", LOG_S("reason", why));

@@ -57,6 +57,7 @@ struct master {
     bool announced; /* the service manager knows that all is ready */
     bool reloading; /* … and that an upgrade is under way */
     bool stopping;
+    int64_t stopped_ms; /* CLOCK_MONOTONIC */
     struct history_who stopped_by;
     char stop_reason[64];
     bool ended;

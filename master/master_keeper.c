@@ -4,6 +4,7 @@
  * of workers).
  */
 #include "ipc/fd.h"
+#include "master/clock.h"
 #include "master/history_events.h"
 #include "master/log.h"
 #include "master/master.h"
@@ -19,6 +20,7 @@
 
 /* How often exits are looked for when the keeper, which would tell them, is no more. */
 #define ORPHANED_INTERVAL_MS 100
+#define SAME_STOP_MS 50
 
 static void on_orphaned(evutil_socket_t fd, short what, void *ctx);
 
@@ -99,6 +101,16 @@ static struct worker *find_worker(const struct master *master, const char *name)
     return NULL;
 }
 
+/* Who ends a command with its process group (timeout, a shell's job control) tells it twice, in a row. */
+static void stop_or_quit(
+    struct master *master, const struct keeper_event *event, const struct history_who *who, const char *why)
+{
+    if (!master->stopping)
+        master_stop(master, who, why);
+    else if (!event->signal.again && clock_monotonic_ms() - master->stopped_ms >= SAME_STOP_MS)
+        master_quit(master, who, "a second stop signal");
+}
+
 static void on_signal(struct master *master, const struct keeper_event *event)
 {
     char why[64];
@@ -116,10 +128,7 @@ static void on_signal(struct master *master, const struct keeper_event *event)
         break;
     case SIGTERM:
     case SIGINT:
-        if (master->stopping && !event->signal.again)
-            master_quit(master, &who, "a second stop signal");
-        else
-            master_stop(master, &who, why);
+        stop_or_quit(master, event, &who, why);
         break;
     case SIGQUIT:
         master_quit(master, &who, why);

@@ -421,6 +421,14 @@ class Gapless:
     def signal(self, number):
         os.kill(self.pid, number)
 
+    def insist(self, number):
+        """With the signal, until it has ended."""
+        def has_ended():
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(number)
+            return self.process.poll() is not None
+        wait_until(has_ended, "gapless to end", 10)
+
     def hup(self):
         self.signal(signal.SIGHUP)
 

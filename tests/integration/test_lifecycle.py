@@ -135,10 +135,18 @@ class StopTest(harness.TestCase):
         gapless.signal(signal.SIGTERM)
         gapless.log.wait("stop|drain", after=mark)
         began = time.monotonic()
-        gapless.signal(signal.SIGTERM)
-        gapless.wait_exit()
+        gapless.insist(signal.SIGTERM)
         self.assertLess(time.monotonic() - began, 5)
         self.assertFalse([pid for pid in workers if harness.is_alive(pid)])
+
+    def test_term_that_comes_twice_at_once_is_one(self):
+        gapless, client = self.slow_in_flight(500)
+        mark = gapless.log.mark()
+        gapless.signal(signal.SIGTERM)
+        gapless.signal(signal.SIGINT)  # a second SIGTERM would be the same one to the kernel already
+        self.assertEqual(gapless.wait_exit(), 0)
+        self.assertEqual(harness.read_answer(client)[0], 200)
+        self.assertEqual(len(gapless.log.find("signal", after=mark)), 2, gapless.log.text())
 
     def test_quit_stops_at_once(self):
         gapless, _ = self.slow_in_flight(60000)

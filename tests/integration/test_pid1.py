@@ -97,8 +97,7 @@ class Pid1Test(harness.TestCase):
         mark = container.log.mark()
         container.signal(signal.SIGTERM)
         container.log.wait("stop", after=mark)
-        container.signal(signal.SIGTERM)
-        container.wait_exit(timeout=10)
+        container.insist(signal.SIGTERM)
         self.assertEqual(container.inside(), [])
 
     def test_command_that_cannot_be_executed_gives_its_code(self):
