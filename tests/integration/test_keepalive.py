@@ -31,7 +31,6 @@ QUICK = (*QUIET, "--drain-idle-grace", "0")
 ROOT = os.getuid() == 0 and shutil.which("setpriv")
 # From what should end a wait to the end of it, where no figure of time is tested: a machine may be busy.
 SLACK_S = 10.0 if harness.SANITIZED else 3.0
-SLOW_MS = 4000 if harness.SANITIZED else 2000  # longer than it takes until a client can be told
 COUNTS = {"enlisted", "unlistable", "answers", "overwritten", "inserted", "already", "more", "not_http", "too_long",
           "in_doubt"}
 CAP_NET_ADMIN = 12
@@ -258,7 +257,7 @@ class UnableTest(KeepaliveCase):
         self.assertFalse(gapless.service()["keepalive"]["reason"])
         client = harness.connect(self.address)
         self.addCleanup(client.close)
-        client.sendall(b"GET /slow?ms=1000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        client.sendall(b"GET /slow?ms=%d HTTP/1.1\r\nHost: test\r\n\r\n" % harness.SLOW_MS)
         harness.wait_until(lambda: harness.established(self.port, gapless.worker_pids()[0]), "the request")
         upgrade = Upgrade(self, gapless)
         upgrade.wait("retire")
@@ -269,7 +268,7 @@ class UnableTest(KeepaliveCase):
     def test_idle_connections_are_counted_without_it(self):
         """By sock_diag, and the drain signal goes at once."""
         gapless = self.run_exact("--tracker", "sock_diag", *QUIET, "--drain-idle-grace", "300ms")
-        idle, slow = self.kept(), self.slow(SLOW_MS)
+        idle, slow = self.kept(), self.slow(harness.SLOW_MS)
         upgrade = Upgrade(self, gapless)
         upgrade.wait("retire")
         self.drain_signal()
@@ -300,7 +299,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_status_log_and_upgrade_say_what_becomes_of_the_connections(self):
         gapless = self.run_exact(*QUIET, "--drain-idle-grace", "1s")
-        idle, slow = [self.kept(), self.kept()], self.slow(SLOW_MS)
+        idle, slow = [self.kept(), self.kept()], self.slow(harness.SLOW_MS)
         active = self.status_of(gapless)
         self.assertEqual((active["farewell"], active["idle_closed"]), (None, None))
         upgrade = Upgrade(self, gapless)
@@ -327,7 +326,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_without_idle_connections_there_is_nothing_to_say(self):
         gapless = self.run_exact(*QUIET)
-        client = self.slow(SLOW_MS)
+        client = self.slow(harness.SLOW_MS)
         upgrade = Upgrade(self, gapless)
         self.assertIs(client.answer(), True)
         client.leave()
@@ -351,7 +350,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_drain_signal_waits_for_a_request_that_takes_long(self):
         gapless = self.run_exact(*QUIET, "--drain-idle-grace", "200ms")
-        client = self.slow(SLOW_MS)
+        client = self.slow(harness.SLOW_MS)
         self.switch(gapless)
         self.assertIs(client.answer(), True)
         self.assertGreater(self.drain_signal(), client.due_ns)
@@ -382,7 +381,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_turned_off_the_drain_signal_comes_at_once(self):
         gapless = self.run_exact(*QUIET, "--drain-keepalive", "off")
-        client = self.slow(SLOW_MS)
+        client = self.slow(harness.SLOW_MS)
         self.switch(gapless)
         self.drain_signal()
         self.record().wait("in_progress", lambda value: value == 1)
@@ -474,7 +473,7 @@ class KeepaliveTest(KeepaliveCase):
     def test_stop_of_the_service_while_it_is_held(self):
         """It is told then, before its listeners are closed, and goes on with what it has."""
         gapless = self.run_exact(*QUIET, "--drain-idle-grace", "1h")
-        client = self.slow(SLOW_MS)
+        client = self.slow(harness.SLOW_MS)
         self.switch(gapless)
         harness.wait_until(lambda: self.status_of(gapless)["workers"][0]["state"] == "draining", "the drain to begin")
         gapless.signal(signal.SIGTERM)
@@ -495,7 +494,7 @@ class KeepaliveTest(KeepaliveCase):
 
     def test_next_master_holds_the_drain_signal(self):
         gapless = self.run_exact(*QUIET, "--drain-idle-grace", "1h")
-        idle, slow = self.kept(), self.slow(SLOW_MS)
+        idle, slow = self.kept(), self.slow(harness.SLOW_MS)
         self.switch(gapless)
         harness.wait_until(lambda: self.status_of(gapless)["workers"][0]["state"] == "draining", "the drain to begin")
         self.wait_farewell(gapless, enlisted=2)
@@ -573,7 +572,7 @@ class KeepaliveTest(KeepaliveCase):
     def test_both_upgrades_hear_of_the_idle_connections(self):
         """The first has been overtaken when the generation that it waits for ends."""
         gapless = self.run_exact(*QUIET, "--drain-idle-grace", "300ms")
-        idle, slow = self.kept(), self.slow(SLOW_MS)
+        idle, slow = self.kept(), self.slow(harness.SLOW_MS)
         first = Upgrade(self, gapless)
         first.wait("retire")
         second = Upgrade(self, gapless)
@@ -619,7 +618,7 @@ class KeepaliveTest(KeepaliveCase):
         self.upgrade_still_works(gapless)
 
     def upgrade_still_works(self, gapless):
-        client = self.slow(SLOW_MS, generation=2)
+        client = self.slow(harness.SLOW_MS, generation=2)
         self.switch(gapless, 3)
         self.assertIs(client.answer(), True)
         client.leave()

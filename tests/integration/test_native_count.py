@@ -65,7 +65,7 @@ class NativeCountTest(harness.TestCase):
         self.begin(self.hello("one"))
         with harness.connect(self.address) as client:
             self.wait_total(connections=1, in_flight=0, requests=0)
-            client.sendall(b"GET /slow?ms=700 HTTP/1.1\r\n")
+            client.sendall(b"GET /slow?ms=%d HTTP/1.1\r\n" % harness.SLOW_MS)
             self.wait_total(connections=1, in_flight=1)
             client.sendall(b"Host: test\r\n\r\n")
             self.assertEqual(self.total("in_flight"), 1)

@@ -82,7 +82,7 @@ class UpgradeTest(harness.TestCase):
         gapless = self.serve(*self.listen, "--state-transfer", "off", "--", self.hello("one"))
         old = gapless.worker_pids()[0]
         with harness.connect(self.address) as client:
-            client.sendall(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: test\r\n\r\n")
+            client.sendall(b"GET /slow?ms=%d HTTP/1.1\r\nHost: test\r\n\r\n" % harness.SLOW_MS)
             harness.wait_until(lambda: harness.established(self.port, old), "the request to be accepted")
             gapless.hup()
             head = b""
