@@ -165,7 +165,10 @@ static int take_failed(struct worker *worker, const Gapless__Control__Failed *fa
     error_set(&why, failed->code > 0 ? failed->code : EIO, BLAME_PEER, "worker %u of generation %llu: %.300s",
         worker->index, (unsigned long long)worker->generation->id,
         failed->reason && *failed->reason ? failed->reason : "it gave no reason");
-    transfer_failed(worker, failed->transfer, &why);
+    if (failed->offer)
+        moving_refused(worker, failed->offer, &why);
+    else
+        transfer_failed(worker, failed->transfer, &why);
     return 0;
 }
 

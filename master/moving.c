@@ -2,6 +2,7 @@
 #include "master/moving.h"
 
 #include "ipc/message.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/handover.h"
 #include "master/history_events.h"
@@ -15,6 +16,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Until what was refused is offered again. */
+#define PAUSE_MS 1000
+
 typedef Gapless__Control__Control Control;
 
 /* One offer: up to 64 descriptors. */
@@ -26,6 +30,9 @@ struct moving {
     unsigned from_index;
     uint64_t from_generation;
     uint64_t to; /* the id of the worker that was asked to take them; 0: none yet */
+    struct service *service;
+    unsigned refused;    /* times */
+    struct event *again; /* pending in the pause after that; NULL: there was none yet */
     Control *message;
     unsigned connections;
     struct fd_list fds;
@@ -34,6 +41,8 @@ struct moving {
 static void free_one(struct moving *moving)
 {
     fd_list_done(&moving->fds);
+    if (moving->again)
+        event_free(moving->again);
     if (moving->message)
         gapless__control__control__free_unpacked(moving->message, NULL);
     free(moving);
@@ -58,14 +67,15 @@ static bool can_take(const struct worker *worker)
 }
 
 /* Workers of the same number have the same clients, where there are as many: of those that serve. After a way
- * back these are the ones that offered, also of what nobody has taken until then. */
+ * back these are the ones that offered, also of what nobody has taken until then. What one refuses goes to
+ * the next. */
 static struct worker *choose(const struct service *service, const struct moving *moving)
 {
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     unsigned count = 0;
     for (struct worker *worker = active ? active->workers : NULL; worker; worker = worker->next)
         count += can_take(worker);
-    unsigned wanted = count ? moving->from_index % count : 0;
+    unsigned wanted = count ? (moving->from_index + moving->refused) % count : 0;
     for (struct worker *worker = active ? active->workers : NULL; worker; worker = worker->next)
         if (can_take(worker) && wanted-- == 0)
             return worker;
@@ -133,6 +143,7 @@ int moving_offered(struct worker *worker, const Control *message, struct fd_list
         free(moving);
         return error_set(error, ENOMEM, BLAME_OURS, "out of memory");
     }
+    moving->service = service;
     moving->number = number;
     moving->from = worker->id;
     moving->from_offer = message->offer->offer;
@@ -192,6 +203,34 @@ int moving_taken(struct worker *worker, uint64_t number, struct error *error)
     /* An earlier master has made it. */
     say_taken(service, number >> 32, number & UINT32_MAX);
     return 0;
+}
+
+static void on_again(evutil_socket_t fd, short what, void *ctx)
+{
+    struct moving *moving = ctx;
+    if (!moving->to)
+        offer(moving->service, moving);
+}
+
+void moving_refused(struct worker *worker, uint64_t number, const struct error *why)
+{
+    struct service *service = worker->generation->service;
+    struct moving *moving = service->moving;
+    while (moving && (moving->number != number || moving->to != worker->id))
+        moving = moving->next;
+    if (!moving)
+        return;
+    moving->to = 0;
+    if (moving->refused++ == 0)
+        log_event(LOG_WARNING, "connections aren't taken by a worker, and are offered again",
+            LOG_S("service", service->name), LOG_U("generation", worker->generation->id),
+            LOG_U("worker", worker->index), LOG_U("connections", moving->connections),
+            LOG_S("reason", why->message));
+    if (!moving->again)
+        moving->again = evtimer_new(service->master->base, on_again, moving);
+    /* Without memory for it they wait until something changes. */
+    if (moving->again)
+        timer_set_ms(moving->again, PAUSE_MS);
 }
 
 void moving_resume(struct service *service)

@@ -29,6 +29,10 @@ int moving_offered(struct worker *worker, const Gapless__Control__Control *messa
     struct error *error);
 /* The worker has taken those of that offer, which are let go of. 0, or how it broke the rules. */
 int moving_taken(struct worker *worker, uint64_t offer, struct error *error);
+/* The worker hasn't taken them, as `why` says: after a pause they are offered to the next one of those that
+ * may take them, or to the same one where there is no other. An offer that isn't known is an earlier
+ * master's: who made it makes it again. */
+void moving_refused(struct worker *worker, uint64_t offer, const struct error *why);
 
 /* For a master that comes after another: what nobody has taken is offered again, by those who have it. */
 void moving_resume(struct service *service);

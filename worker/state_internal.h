@@ -141,8 +141,8 @@ bool state_progress_due(struct state_progress *progress, uint64_t records);
 void state_handle(struct gapless_state *state, const Gapless__Control__Control *message, struct fd_list *fds);
 /* May descriptors come with this message? */
 bool state_takes_descriptors(Gapless__Control__Control__BodyCase body);
-/* Its descriptors didn't all arrive, as `why` says: the transfer that it is of ends here, and the master is
- * told so. False: it is of none, or state is NULL. */
+/* Its descriptors didn't all arrive, as `why` says: the transfer that it is of ends here, or the offer isn't
+ * taken, and the master is told so. False: it is of none, or state is NULL. */
 bool state_handle_incomplete(
     struct gapless_state *state, const Gapless__Control__Control *message, const struct error *why);
 /* The channel can be written to again, or is lost. */
@@ -154,6 +154,8 @@ int state_describe(struct gapless_state *state, struct error *error);
 /* To the master. Whether it arrives shows in what the master does: a lost channel is seen by
  * gapless_dispatch(). */
 void state_say_failed(struct gapless_state *state, uint64_t transfer, const struct error *error);
+/* None of its connections was taken. */
+void state_say_not_taken(struct gapless_state *state, uint64_t offer, const struct error *error);
 void state_say_progress(struct gapless_state *state, const Gapless__Control__Progress *progress);
 void state_say_imported(struct gapless_state *state, const Gapless__Control__Imported *imported);
 void state_say_accepted(struct gapless_state *state, const Gapless__Control__Accepted *accepted);

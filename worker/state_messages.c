@@ -44,15 +44,27 @@ static Gapless__Control__Control new_message(Gapless__Control__Control__BodyCase
     return message;
 }
 
-void state_say_failed(struct gapless_state *state, uint64_t transfer, const struct error *error)
+static void say_failed(
+    struct gapless_state *state, uint64_t transfer, uint64_t offer, const struct error *error)
 {
     Gapless__Control__Failed failed = GAPLESS__CONTROL__FAILED__INIT;
     Gapless__Control__Control message = new_message(GAPLESS__CONTROL__CONTROL__BODY_FAILED);
     failed.transfer = transfer;
+    failed.offer = offer;
     failed.code = error->code;
     failed.reason = (char *)(uintptr_t)error->message;
     message.failed = &failed;
     say(state, &message);
+}
+
+void state_say_failed(struct gapless_state *state, uint64_t transfer, const struct error *error)
+{
+    say_failed(state, transfer, 0, error);
+}
+
+void state_say_not_taken(struct gapless_state *state, uint64_t offer, const struct error *error)
+{
+    say_failed(state, 0, offer, error);
 }
 
 void state_say_progress(struct gapless_state *state, const Gapless__Control__Progress *progress)
@@ -309,6 +321,10 @@ bool state_handle_incomplete(
     struct gapless_state *state, const Gapless__Control__Control *message, const struct error *why)
 {
     uint64_t transfer = 0;
+    if (state && message->body_case == GAPLESS__CONTROL__CONTROL__BODY_OFFER) {
+        state_take_incomplete(state, message->offer->offer, why);
+        return true;
+    }
     if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_EXPORT)
         transfer = message->export->transfer;
     else if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_IMPORT)

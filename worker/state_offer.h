@@ -28,7 +28,9 @@ void state_offers_lost(struct gapless_state *state);
 bool state_offers_has_taken(const struct gapless_state *state, uint64_t offer);
 int state_offers_note_taken(struct gapless_state *state, uint64_t offer, struct error *error);
 
-/* Connections come: the server takes them. */
+/* Connections come: the server takes them, or the master hears that none of them was. */
 void state_take(struct gapless_state *state, const Gapless__Control__Offer *offer, struct fd_list *fds);
+/* … and their descriptors didn't all arrive, as `why` says. */
+void state_take_incomplete(struct gapless_state *state, uint64_t offer, const struct error *why);
 
 #endif

@@ -103,7 +103,15 @@ void state_take(struct gapless_state *state, const Gapless__Control__Offer *offe
         close_arrival(&arrivals[i]);
     }
     if (r < 0)
-        state_say_failed(state, 0, &error);
+        state_say_not_taken(state, offer->offer, &error);
     else
         state_say_taken(state, offer->offer);
+}
+
+void state_take_incomplete(struct gapless_state *state, uint64_t offer, const struct error *why)
+{
+    if (state_offers_has_taken(state, offer))
+        state_say_taken(state, offer);
+    else
+        state_say_not_taken(state, offer, why);
 }

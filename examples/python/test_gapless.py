@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import select
 import socket
 import struct
@@ -896,6 +897,28 @@ class ConnectionTest(Case):
 
     def test_large_input_and_state_go_in_a_memory_file(self):
         self.offered(os.urandom(100000), os.urandom(70000))
+
+    def test_out_of_descriptors_nothing_is_taken_and_the_worker_serves_on(self):
+        old, new = self.peer([Table()]), self.peer([Table()], successor=True)
+        self.upgrade([old], [new])
+        ours, theirs = socket.socketpair()
+        message = Control()
+        message.offer.offer = 77
+        message.offer.connections.add(listener="web")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for limit in 0, limits[0]:
+            new.channel.send(message, [theirs])
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+            try:
+                new.worker.dispatch()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.settle()
+        self.assertEqual([(each.offer, each.transfer, each.code) for each in new.heard("failed")], [(77, 0, errno.EMFILE)])
+        self.assertEqual([each.offer for each in new.heard("taken")], [77])
+        new.server.taken.pop().socket.close()
+        ours.close()
+        theirs.close()
 
     def release_with(self, count):
         """A worker that offers so many, and our ends."""

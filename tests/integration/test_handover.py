@@ -195,6 +195,17 @@ class HandoverTest(harness.TestCase):
         self.assertEqual(kept.versions(), {"1 generation 2": FEW})
         self.assertEqual(gapless.service()["upgrade"]["state"], "running")
 
+    def test_a_worker_without_descriptors_is_offered_them_again(self):
+        gapless, kept, victim = self.stopped_before_the_switch(1)
+        limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
+        resource.prlimit(victim, resource.RLIMIT_NOFILE, (0, limits[1]))
+        os.kill(victim, signal.SIGCONT)
+        gapless.log.wait("connections aren't taken by a worker", generation=2)
+        resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(kept.versions(), {"1 generation 2": FEW})
+        self.settle(gapless, FEW)
+        self.assertEqual(gapless.log.find("is cut off"), [])
+
     def test_a_master_that_is_killed_on_the_way_loses_none(self):
         gapless, kept, stopped = self.stopped_before_the_switch(1)
         master = gapless.wait_master()

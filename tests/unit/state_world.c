@@ -659,6 +659,7 @@ static void note_message(struct state_worker *worker, Gapless__Control__Control 
         copy_text(&worker->failed, message->failed->reason);
         worker->failed_code = message->failed->code;
         worker->failed_transfer = message->failed->transfer;
+        worker->failed_offer = message->failed->offer;
         break;
     case GAPLESS__CONTROL__CONTROL__BODY_REFUSAL:
         copy_text(&worker->reason, message->refusal->reason);

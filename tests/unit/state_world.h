@@ -62,7 +62,7 @@ struct state_worker {
     unsigned seen[64]; /* messages, by their number */
     char failed[512];
     int failed_code;
-    uint64_t failed_transfer;
+    uint64_t failed_transfer, failed_offer;
     bool sends_back;
     unsigned convert_count; /* of Accepted */
     char convert[4][256];

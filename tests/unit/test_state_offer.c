@@ -425,10 +425,44 @@ static void wrong_offers_are_refused_and_none_of_them_is_taken(void **state)
     assert_says(new->failed, words[7]);
     assert_int_equal(taken.count, 0);
     assert_int_equal(new->failed_transfer, 0);
+    assert_int_equal(new->failed_offer, 1);
     assert_int_equal(SEEN(new, TAKEN), 0);
     close(fd);
     offer(old, &(struct gapless_connection){.listener = "web"});
     UNTIL(taken.count == 1);
+}
+
+/* The master offers it to another, or again. */
+static void out_of_descriptors_an_offer_is_not_taken_and_the_worker_serves_on(void **state)
+{
+    Gapless__Control__Connection connection = GAPLESS__CONTROL__CONNECTION__INIT;
+    ino_t inode;
+    int fd = new_connection(&inode);
+    struct rlimit before, none;
+    switch_over();
+    send_offer(new, &connection, 1, &fd, 1);
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    gapless_dispatch(new->g, NULL);
+    setrlimit(RLIMIT_NOFILE, &before);
+    UNTIL(SEEN(new, FAILED));
+    assert_int_equal(new->failed_code, EMFILE);
+    assert_int_equal(new->failed_offer, 1);
+    assert_int_equal(new->failed_transfer, 0);
+    assert_says(new->failed, "nofile");
+    send_offer(new, &connection, 1, &fd, 1);
+    UNTIL(SEEN(new, TAKEN));
+    assert_int_equal(taken.count, 1);
+    assert_int_equal(taken.inode, inode);
+    /* One that it has is taken, whatever comes of it now. */
+    send_offer(new, &connection, 1, &fd, 1);
+    setrlimit(RLIMIT_NOFILE, &none);
+    gapless_dispatch(new->g, NULL);
+    setrlimit(RLIMIT_NOFILE, &before);
+    UNTIL(SEEN(new, TAKEN) == 2);
+    assert_int_equal(SEEN(new, FAILED), 1);
+    close(fd);
 }
 
 static void a_server_that_takes_none_says_so_and_is_offered_none(void **state)
@@ -483,6 +517,7 @@ int main(void)
         CASE(what_was_not_sent_comes_back_with_the_state),
         CASE(without_a_master_what_was_not_sent_comes_back),
         CASE(wrong_offers_are_refused_and_none_of_them_is_taken),
+        CASE(out_of_descriptors_an_offer_is_not_taken_and_the_worker_serves_on),
         CASE(a_server_that_takes_none_says_so_and_is_offered_none),
         CASE(an_answer_to_nothing_is_ignored),
     };

@@ -52,6 +52,18 @@ void *__wrap_calloc(size_t count, size_t size)
 {
     return countdown >= 0 && countdown-- == 0 ? NULL : __real_calloc(count, size);
 }
+
+struct event;
+int __real_timer_set_ms(struct event *timer, int64_t ms);
+int __wrap_timer_set_ms(struct event *timer, int64_t ms);
+
+static int64_t last_timer_ms;
+
+int __wrap_timer_set_ms(struct event *timer, int64_t ms)
+{
+    last_timer_ms = ms;
+    return __real_timer_set_ms(timer, 0);
+}
 /* NOLINTEND(bugprone-reserved-identifier) */
 
 enum { OLD, FIRST, SECOND, READER, WORKERS }; /* READER's state isn't changed by serving */
@@ -439,8 +451,8 @@ static void open_channel(struct worker *worker, int *ret_peer)
     *ret_peer = pair[1];
 }
 
-/* Of as many connections as that; `to` takes them. */
-static void move(struct world *world, unsigned from, unsigned to, unsigned count, uint64_t number)
+/* As many connections as that. */
+static void offer(struct world *world, unsigned from, unsigned count, uint64_t number)
 {
     Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
     Gapless__Control__Offer offer = GAPLESS__CONTROL__OFFER__INIT;
@@ -459,6 +471,13 @@ static void move(struct world *world, unsigned from, unsigned to, unsigned count
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_OFFER;
     message.offer = &offer;
     assert_int_equal(moving_offered(&world->workers[from], &message, &fds, &error), 0);
+}
+
+/* … that `to` takes. */
+static void move(struct world *world, unsigned from, unsigned to, unsigned count, uint64_t number)
+{
+    struct error error = {.code = 0};
+    offer(world, from, count, number);
     /* As the master passes it on. */
     if (moving_taken(&world->workers[to], world->workers[from].id << 32 | number, &error) < 0)
         fail_msg("%s", error.message);
@@ -484,6 +503,49 @@ static void connections_that_moved_are_counted_one_way(void **state)
     assert_int_equal(world->service.stories->next->record.moved, 0);
     assert_int_equal(world->new.moved, 2);
     assert_int_equal(moving_count(&world->service), 0);
+    close(peers[0]);
+    close(peers[1]);
+}
+
+/* How many offers have come to a worker since the last time; their descriptors are closed. */
+static unsigned offers_at(int peer)
+{
+    char packet[1024];
+    unsigned count = 0;
+    while (recv(peer, packet, sizeof packet, MSG_DONTWAIT) > 0)
+        count++;
+    return count;
+}
+
+static void what_a_worker_refuses_is_offered_to_the_next_after_a_pause(void **state)
+{
+    struct world *world = *state;
+    const struct error why = {.code = EMFILE, .message = "out of descriptors"};
+    uint64_t number = world->workers[OLD].id << 32 | 1;
+    int peers[2];
+    world->master.base = event_base_new();
+    world->new.state = GENERATION_ACTIVE;
+    open_channel(&world->workers[FIRST], &peers[0]);
+    open_channel(&world->workers[SECOND], &peers[1]);
+    offer(world, OLD, 2, 1);
+    unsigned second = offers_at(peers[1]);
+    bool first = offers_at(peers[0]) == 1;
+    assert_true(second + first == 1);
+    for (unsigned round = 0; round < 2; round++, first = !first) {
+        struct worker *worker = &world->workers[first ? FIRST : SECOND];
+        last_timer_ms = 0;
+        moving_refused(worker, number + 1, &why); /* of another: an earlier master's */
+        moving_refused(worker, number, &why);
+        assert_int_equal(offers_at(peers[0]) + offers_at(peers[1]), 0);
+        assert_int_equal(event_base_loop(world->master.base, EVLOOP_ONCE), 0);
+        assert_int_equal(last_timer_ms, 1000);
+        assert_int_equal(offers_at(peers[first]), 1);
+        assert_int_equal(offers_at(peers[!first]), 0);
+    }
+    struct error error = {.code = 0};
+    assert_int_equal(moving_taken(&world->workers[first ? FIRST : SECOND], number, &error), 0);
+    assert_int_equal(moving_count(&world->service), 0);
+    event_base_free(world->master.base);
     close(peers[0]);
     close(peers[1]);
 }
@@ -659,6 +721,7 @@ int main(void)
         CASE(standby_that_stays_silent_leaves_unknown_what_is_lost),
         CASE(nobody_of_the_new_version_is_started_again_while_the_state_goes_back),
         CASE(connections_that_moved_are_counted_one_way),
+        CASE(what_a_worker_refuses_is_offered_to_the_next_after_a_pause),
         CASE(worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not),
         CASE(deadline_of_a_worker_that_waits_is_its_own),
         CASE(pipes_that_were_not_made_are_not_closed),

@@ -288,6 +288,8 @@ class Worker:
         body = getattr(message, kind)
         if not whole and kind in ("export", "import", "attach"):
             self._fail(body.transfer, Error(errno.EMFILE, "out of descriptors: raise nofile"))
+        elif not whole and kind == "offer":
+            self.tell("failed", offer=body.offer, code=errno.EMFILE, reason="out of descriptors: raise nofile")
         elif fds and kind not in ("welcome", "listeners", "export", "import", "attach", "offer"):
             raise Broken(errno.EPROTO, "the master sent descriptors that nobody asked for")
         else:
