@@ -23,6 +23,7 @@ struct channel {
     struct packet *first;
     struct packet **last;
     size_t queued; /* bytes, the packets' own structs included */
+    uint64_t given, sent;
 };
 
 /* One descriptor more than any packet may carry, so that one too many is told from being out of descriptors.
@@ -170,10 +171,26 @@ int channel_send(struct channel *channel, const ProtobufCMessage *message, const
     protobuf_c_message_pack(message, data);
     if (!channel->first) {
         int r = transmit(channel->fd, data, size, fds, fd_count, error);
-        if (r != 0)
-            return r < 0 ? r : 0;
+        if (r < 0)
+            return r;
+        channel->given += (unsigned)r;
+        channel->sent += (unsigned)r;
+        if (r > 0)
+            return 0;
     }
-    return enqueue(channel, data, size, fds, fd_count, error);
+    int r = enqueue(channel, data, size, fds, fd_count, error);
+    channel->given += r == 0;
+    return r;
+}
+
+uint64_t channel_given(const struct channel *channel)
+{
+    return channel->given;
+}
+
+uint64_t channel_sent(const struct channel *channel)
+{
+    return channel->sent;
 }
 
 int channel_flush(struct channel *channel, struct error *error)
@@ -184,6 +201,7 @@ int channel_flush(struct channel *channel, struct error *error)
         /* A user's descriptors that nobody has received yet are limited: it goes when some were received. */
         if (r <= 0)
             return r == -ETOOMANYREFS ? 0 : r;
+        channel->sent++;
         drop_first(channel);
     }
     return 0;

@@ -20,6 +20,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Largest packet, in bytes. A larger one is refused on both sides (EMSGSIZE). */
 #define CHANNEL_PACKET_MAX 65536
@@ -52,6 +53,10 @@ bool channel_wants_write(const struct channel *channel);
  * message must pack to at least one byte: an empty packet would be the end. */
 int channel_send(struct channel *channel, const ProtobufCMessage *message, const int *fds, unsigned fd_count,
     struct error *error);
+
+/* How many messages channel_send() has taken so far, and how many of these, in that order, the kernel has. */
+uint64_t channel_given(const struct channel *channel);
+uint64_t channel_sent(const struct channel *channel);
 
 /* Sends what waits, as far as the socket takes it. 0 also when something still waits; -EPIPE as above. */
 int channel_flush(struct channel *channel, struct error *error);

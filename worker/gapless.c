@@ -57,9 +57,10 @@ int gapless_report(const struct error *from, struct gapless_error *to)
 
 static void lose(struct gapless *g)
 {
+    uint64_t sent = g->channel ? channel_sent(g->channel) : 0;
     channel_free(g->channel);
     g->channel = NULL;
-    state_channel_lost(g->state);
+    state_channel_lost(g->state, sent);
 }
 
 int gapless_send(struct gapless *g, const Gapless__Control__Control *message, const int *fds,
@@ -68,6 +69,11 @@ int gapless_send(struct gapless *g, const Gapless__Control__Control *message, co
     if (!g->channel)
         return error_set(error, EPIPE, BLAME_PEER, "the connection to the master is lost");
     return channel_send(g->channel, &message->base, fds, fd_count, error);
+}
+
+uint64_t gapless_given(const struct gapless *g)
+{
+    return channel_given(g->channel);
 }
 
 static int send_message(struct gapless *g, const Gapless__Control__Control *message, struct error *error)

@@ -22,6 +22,9 @@ int gapless_report(const struct error *from, struct gapless_error *to);
 int gapless_send(struct gapless *g, const Gapless__Control__Control *message, const int *fds,
     unsigned fd_count, struct error *error);
 
+/* The number of the last message that was sent, or waits; from 1. The channel is open. */
+uint64_t gapless_given(const struct gapless *g);
+
 /* Gives g the state, which it frees. -EINVAL: too late, or it has one. */
 int gapless_attach_state(struct gapless *g, struct gapless_state *state);
 int64_t gapless_now_ms(void);

@@ -145,9 +145,10 @@ bool state_takes_descriptors(Gapless__Control__Control__BodyCase body);
  * taken, and the master is told so. False: it is of none, or state is NULL. */
 bool state_handle_incomplete(
     struct gapless_state *state, const Gapless__Control__Control *message, const struct error *why);
-/* The channel can be written to again, or is lost. */
+/* The channel can be written to again, or is lost: the master was sent the messages up to that number
+ * (gapless_given()). */
 void state_channel_writable(struct gapless_state *state);
-void state_channel_lost(struct gapless_state *state);
+void state_channel_lost(struct gapless_state *state, uint64_t sent);
 
 int state_describe(struct gapless_state *state, struct error *error);
 

@@ -349,7 +349,7 @@ void state_channel_writable(struct gapless_state *state)
     state_leave(state);
 }
 
-void state_channel_lost(struct gapless_state *state)
+void state_channel_lost(struct gapless_state *state, uint64_t sent)
 {
     if (!state)
         return;
@@ -360,6 +360,6 @@ void state_channel_lost(struct gapless_state *state)
     else if (state->export && state->holder == STATE_OWNED)
         state_export_end(state);
     state_export_channel_writable(state);
-    state_offers_lost(state);
+    state_offers_lost(state, sent);
     state_leave(state);
 }

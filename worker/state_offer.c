@@ -30,8 +30,9 @@ struct state_offers {
     struct offered **last;
     struct offered *unsent; /* the first of these */
     size_t count;
-    uint64_t sent;   /* offers, ever: the last one's number */
-    uint64_t repeat; /* from this number on they are to be sent again; 0: none */
+    uint64_t sent;    /* offers, ever: the last one's number */
+    uint64_t message; /* … that it went by (gapless_given()); it may wait still, those before it don't */
+    uint64_t repeat;  /* from this number on they are to be sent again; 0: none */
     unsigned unanswered;
     uint64_t *taken; /* numbers of offers of others that were taken here, ever */
     size_t taken_count;
@@ -190,6 +191,7 @@ static bool send_batch(struct gapless_state *state)
     if (!sent)
         return false;
     offers->sent++;
+    offers->message = gapless_given(state->g);
     offers->unanswered++;
     for (; offers->unsent != end; offers->unsent = offers->unsent->next)
         offers->unsent->offer = offers->sent;
@@ -289,14 +291,17 @@ void state_offers_return(struct gapless_state *state, bool all)
     }
 }
 
-void state_offers_lost(struct gapless_state *state)
+void state_offers_lost(struct gapless_state *state, uint64_t sent)
 {
     struct state_offers *offers = state->offers;
+    for (struct offered *offered = offers->first; offered && offers->message > sent; offered = offered->next)
+        if (offered->offer == offers->sent)
+            offered->offer = 0;
     state_offers_return(state, false);
     while (offers->first) {
-        struct offered *sent = offers->first;
+        struct offered *offered = offers->first;
         take_out(offers, &offers->first);
-        free_offered(sent);
+        free_offered(offered);
     }
     offers->unanswered = 0;
 }

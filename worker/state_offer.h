@@ -21,8 +21,9 @@ void state_offers_taken(struct gapless_state *state, uint64_t offer);
 void state_offers_repeat(struct gapless_state *state);
 /* Gives back to the server what hasn't been sent; with `all` also what nobody has taken. */
 void state_offers_return(struct gapless_state *state, bool all);
-/* The master is lost. It has what was sent; the rest goes back. */
-void state_offers_lost(struct gapless_state *state);
+/* The master is lost, which was sent the messages up to that number. It has what they offered; the rest goes
+ * back. */
+void state_offers_lost(struct gapless_state *state, uint64_t sent);
 
 /* An offer that comes again was taken: it has the same number. -ENOMEM. */
 bool state_offers_has_taken(const struct gapless_state *state, uint64_t offer);

@@ -372,6 +372,29 @@ static void without_a_master_what_was_not_sent_comes_back(void **state)
     close(fd);
 }
 
+/* One that waited in the library isn't the master's yet. */
+static void without_a_master_what_waited_for_room_comes_back(void **state)
+{
+    static const char input[16000];
+    const struct gapless_connection connection = {
+        .listener = "held", .input = input, .input_size = sizeof input};
+    switch_over();
+    world_settle();
+    /* Room for a few of them, which nobody reads; the last one waits, and one more isn't sent at all. */
+    int room = 2 * sizeof input, count = 0;
+    assert_int_equal(setsockopt(gapless_fd(old->g), SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    for (; !gapless_wants_write(old->g) && count < 8; count++)
+        offer(old, &connection);
+    assert_in_range(count, 2, 7);
+    ino_t inode = offer(old, &connection);
+    channel_shutdown(old->peer);
+    gapless_dispatch(old->g, NULL);
+    assert_int_equal(gapless_fd(old->g), -1);
+    assert_int_equal(taken.count, 2);
+    assert_int_equal(taken.inode, inode); /* in their order */
+    assert_int_equal(gapless_offers(old->state), 0);
+}
+
 static void send_offer(struct state_worker *worker, Gapless__Control__Connection *connection, size_t count,
     const int *fds, unsigned fd_count)
 {
@@ -516,6 +539,7 @@ int main(void)
         CASE(connections_go_back_after_a_rollback),
         CASE(what_was_not_sent_comes_back_with_the_state),
         CASE(without_a_master_what_was_not_sent_comes_back),
+        CASE(without_a_master_what_waited_for_room_comes_back),
         CASE(wrong_offers_are_refused_and_none_of_them_is_taken),
         CASE(out_of_descriptors_an_offer_is_not_taken_and_the_worker_serves_on),
         CASE(a_server_that_takes_none_says_so_and_is_offered_none),
