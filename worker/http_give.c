@@ -26,6 +26,8 @@
 #define SLICE 64
 
 static const struct timeval next_turn = {.tv_sec = 0};
+/* Out of descriptors or memory. */
+static const struct timeval a_while = {.tv_usec = 10000};
 
 static bool may_leave(const struct http_connection *c)
 {
@@ -160,7 +162,8 @@ static int offer(struct http_connection *c)
     return gapless_offer(h->e->state, &fd, &connection, NULL);
 }
 
-static void give_one(struct http_connection *c)
+/* False: out of descriptors or memory; it waits as it is, unread. */
+static bool give_one(struct http_connection *c)
 {
     struct gapless_http *h = c->http;
     if (h->give.harmless < 0)
@@ -168,13 +171,16 @@ static void give_one(struct http_connection *c)
     int r = h->give.harmless < 0 ? -errno : offer(c);
     if (r == 0) {
         let_go(c);
-        return;
+        return true;
     }
+    if (r == -EMFILE || r == -ENFILE || r == -ENOMEM)
+        return false;
     /* With so much input it stays until that is answered. */
     c->begun = r == -EMSGSIZE;
     put_back(c);
     if (r == -EPERM || r == -EPIPE)
         http_keep(h);
+    return true;
 }
 
 static void give(evutil_socket_t fd, short what, void *arg)
@@ -182,16 +188,17 @@ static void give(evutil_socket_t fd, short what, void *arg)
     struct gapless_http *h = arg;
     struct http_connections *ways = h->give.ways;
     struct http_connection *c;
+    bool given = true;
     if (h->give.mode != HTTP_GIVES)
         return;
-    for (int i = 0; i < SLICE && (c = TAILQ_FIRST(&ways[HTTP_LOOSE])); i++)
-        give_one(c);
+    for (int i = 0; i < SLICE && given && (c = TAILQ_FIRST(&ways[HTTP_LOOSE])); i++)
+        given = give_one(c);
     event_watch_channel(h->e);
     /* The loop polls before this comes again. */
     while ((c = TAILQ_FIRST(&ways[HTTP_PARTED])))
         set_way(c, HTTP_LOOSE, false);
     if (!TAILQ_EMPTY(&ways[HTTP_LOOSE]))
-        event_add(h->give.give, &next_turn);
+        event_add(h->give.give, given ? &next_turn : &a_while);
     event_check_finished(h->e);
 }
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -119,6 +120,30 @@ static void a_request_that_has_begun_is_answered_first(void **state)
     assert_string_equal(hear(fd), "old");
     carry_offer();
     say(fd, GET("/"));
+    assert_string_equal(hear(fd), "new");
+    close(fd);
+}
+
+/* Another has the state: what comes is begun by that one only. */
+static void out_of_descriptors_it_waits_unread_until_it_can_be_offered(void **state)
+{
+    begin_both();
+    int fd = client();
+    say(fd, GET("/keep"));
+    UNTIL(world.old.pending);
+    release(&world.old);
+    assert_nothing_is_offered();
+    struct rlimit before, none;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    send_kept(&world.old);
+    hear(fd);
+    say(fd, GET("/"));
+    assert_nothing_is_offered();
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_int_equal(world.old.requests, 1);
+    carry_offer();
     assert_string_equal(hear(fd), "new");
     close(fd);
 }
@@ -286,6 +311,7 @@ int main(void)
         CASE(half_a_line_that_was_read_goes_along),
         CASE(a_request_that_was_read_behind_another_is_answered_by_the_other),
         CASE(a_request_that_has_begun_is_answered_first),
+        CASE(out_of_descriptors_it_waits_unread_until_it_can_be_offered),
         CASE(an_answer_in_a_drain_keeps_a_connection_that_moves),
         CASE(the_drain_lasts_until_what_was_offered_is_taken),
         CASE(each_is_offered_by_the_name_of_its_listener),
