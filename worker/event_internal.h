@@ -73,7 +73,8 @@ void http_hold(struct gapless_http *h);
 void http_release(struct gapless_http *h);
 /* They stay, and are served, from now on. */
 void http_keep(struct gapless_http *h);
-/* It can take connections, and give them away. Call it before any is on its way. */
+/* It can take connections, and give them away. Call it before any is on its way: what was true once is true
+ * also without descriptors to spare. */
 bool http_takes(struct gapless_http *h);
 /* It has a listener of that name. */
 bool http_has_source(const struct gapless_http *h, const char *name);

@@ -241,7 +241,7 @@ static int bind_state(struct gapless_event *e, struct gapless_error *error)
 {
     bool takes = false;
     for (struct gapless_http *h = e->https; h; h = http_next(h))
-        takes = takes || http_takes(h);
+        takes = http_takes(h) || takes;
     e->state = gapless_state_of(e->g);
     if (!e->state && !takes)
         return 0;

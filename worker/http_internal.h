@@ -93,7 +93,8 @@ struct http_take {
     unsigned expected; /* connections to the door that evhttp hasn't accepted yet */
     struct event *pump;
     struct evhttp_bound_socket *door; /* NULL: closed */
-    struct sockaddr_storage address;  /* … of the door */
+    bool opens;                      /* … has been open once; when it can't be later, what has come waits */
+    struct sockaddr_storage address; /* … of the door */
     socklen_t address_length;
 };
 

@@ -215,10 +215,11 @@ bool http_takes(struct gapless_http *h)
     /* TLS has its keys in this process; what else a bufferevent of the server's own does isn't known. */
     if (h->stays || h->bevcb || !h->sources)
         return false;
-    bool opened = h->take.door || open_door(h) == 0;
-    if (h->take.count == 0)
+    if (!h->take.opens) {
+        h->take.opens = open_door(h) == 0;
         close_door(h);
-    return opened;
+    }
+    return h->take.opens;
 }
 
 void http_take(struct gapless_http *h, const struct gapless_connection *connection, int *fd)

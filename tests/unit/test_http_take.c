@@ -138,6 +138,13 @@ static void a_stranger_at_the_door_is_sent_away(void **state)
     close(fd);
 }
 
+static int lowest_free(void)
+{
+    int fd = dup(0);
+    close(fd);
+    return fd;
+}
+
 static void without_descriptors_it_waits(void **state)
 {
     begin_both();
@@ -164,6 +171,26 @@ static void without_descriptors_it_waits(void **state)
     close(fd);
 }
 
+/* The message has room for its descriptors, and the door then has none. */
+static void without_descriptors_for_the_door_it_waits(void **state)
+{
+    begin_both();
+    int fd = kept_client();
+    pass_one_offer();
+    struct rlimit limit, few;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    few = limit;
+    few.rlim_cur = (rlim_t)lowest_free() + 1;
+    setrlimit(RLIMIT_NOFILE, &few);
+    world_turn_for(50);
+    assert_int_equal(numbers(&world.new).connections, 0);
+    setrlimit(RLIMIT_NOFILE, &limit);
+    UNTIL(numbers(&world.new).connections == 1);
+    say(fd, GET("/"));
+    assert_string_equal(hear(fd), "new");
+    close(fd);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -174,6 +201,7 @@ int main(void)
         CASE(of_two_servers_the_right_one_gets_it),
         CASE(a_stranger_at_the_door_is_sent_away),
         CASE(without_descriptors_it_waits),
+        CASE(without_descriptors_for_the_door_it_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
