@@ -128,7 +128,7 @@ static bool adopt(struct http_connection *c)
     c->fd = fd;
     c->evcon = arg;
     enum http_taking taking = http_take_adopted(c);
-    if (taking == HTTP_TAKE_SURPLUS) {
+    if (taking == HTTP_TAKE_UNUSED) {
         evhttp_connection_free(c->evcon);
         http_forget(c);
         return false;

@@ -145,9 +145,10 @@ int http_take_init(struct gapless_http *h);
 /* Closes what waits. */
 void http_take_done(struct gapless_http *h);
 enum http_taking {
-    HTTP_TAKE_NOT,    /* it came by a listener */
-    HTTP_TAKE_DONE,   /* it came by the door, and is one of another version now */
-    HTTP_TAKE_SURPLUS /* it came by the door, and there is none for it: somebody else has connected, too */
+    HTTP_TAKE_NOT,   /* it came by a listener */
+    HTTP_TAKE_DONE,  /* it came by the door, and is one of another version now */
+    HTTP_TAKE_UNUSED /* it came by the door, and there is none for it: somebody else has connected, too, or
+                        what there is can't be put in now */
 };
 /* What evhttp has made (fd, bev, evcon and http are set). */
 enum http_taking http_take_adopted(struct http_connection *c);

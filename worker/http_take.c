@@ -149,17 +149,20 @@ static void note_peer(struct http_connection *c)
     c->peer_port = (uint16_t)atoi(port);
 }
 
-static void put_in(struct http_connection *c, struct http_taken *taken)
+/* False: not now, and what evhttp has accepted is to be closed. */
+static bool put_in(struct http_connection *c, const struct http_taken *taken)
 {
     struct evbuffer *input = bufferevent_get_input(c->bev);
     bufferevent_disable(c->bev, EV_READ);
-    dup3(taken->fd, c->fd, O_CLOEXEC);
-    fd_set_nonblocking(c->fd, 1);
     /* The end of the buffer belongs to the bufferevent. It is empty. */
-    if (taken->input_size > 0)
-        evbuffer_prepend(input, taken->input, taken->input_size);
+    if (taken->input_size > 0 && evbuffer_prepend(input, taken->input, taken->input_size) < 0)
+        return false;
+    if (dup3(taken->fd, c->fd, O_CLOEXEC) < 0)
+        return false;
+    fd_set_nonblocking(c->fd, 1);
     bufferevent_enable(c->bev, EV_READ);
     note_peer(c);
+    return true;
 }
 
 enum http_taking http_take_adopted(struct http_connection *c)
@@ -169,17 +172,18 @@ enum http_taking http_take_adopted(struct http_connection *c)
     if (!came_by_door(c))
         return HTTP_TAKE_NOT;
     if (take->expected == 0)
-        return HTTP_TAKE_SURPLUS;
-    put_in(c, STAILQ_FIRST(&take->waiting));
-    drop_first(take);
+        return HTTP_TAKE_UNUSED;
+    bool done = put_in(c, STAILQ_FIRST(&take->waiting));
+    if (done)
+        drop_first(take);
     take->expected--;
     if (take->count == 0) {
         event_del(take->pump);
         close_door(h);
     } else if (take->expected == 0) {
-        event_add(take->pump, &next_turn);
+        event_add(take->pump, done ? &next_turn : &a_while);
     }
-    return HTTP_TAKE_DONE;
+    return done ? HTTP_TAKE_DONE : HTTP_TAKE_UNUSED;
 }
 
 /* evhttp frees the text as it frees its own, which may not be by free(): so it must have been allocated by

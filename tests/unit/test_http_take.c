@@ -3,16 +3,45 @@
 #include "http_move_world.h"
 #include "open_fds.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <event2/buffer.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* In place of the libraries': that many times they fail. */
+static unsigned failing_dup3, failing_prepend;
+
+__attribute__((visibility("default"))) int dup3(int from, int to, int flags)
+{
+    if (failing_dup3 > 0) {
+        failing_dup3--;
+        errno = EBUSY;
+        return -1;
+    }
+    return (int)syscall(SYS_dup3, from, to, flags);
+}
+
+__attribute__((visibility("default"))) int evbuffer_prepend(
+    struct evbuffer *buffer, const void *data, size_t size)
+{
+    int (*real)(struct evbuffer *, const void *, size_t);
+    if (failing_prepend > 0) {
+        failing_prepend--;
+        return -1;
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "evbuffer_prepend");
+    return real(buffer, data, size);
+}
 
 /* A master that comes after another doesn't know what that one has passed on. */
 static void what_is_offered_again_is_taken_once(void **state)
@@ -191,6 +220,33 @@ static void without_descriptors_for_the_door_it_waits(void **state)
     close(fd);
 }
 
+static void half_a_line_moves(unsigned dup3_fails, unsigned prepend_fails)
+{
+    begin_both();
+    int fd = kept_client();
+    say(fd, "GET / HT");
+    UNTIL(numbers(&world.old).in_flight == 1);
+    pass_one_offer();
+    failing_dup3 = dup3_fails;
+    failing_prepend = prepend_fails;
+    UNTIL(numbers(&world.new).in_flight == 1);
+    assert_int_equal(failing_dup3 + failing_prepend, 0);
+    say(fd, "TP/1.1\r\nHost: x\r\n\r\n");
+    assert_string_equal(hear(fd), "new");
+    assert_int_equal(numbers(&world.new).connections, 1);
+    close(fd);
+}
+
+static void a_socket_that_can_not_be_put_in_now_is_put_in_later(void **state)
+{
+    half_a_line_moves(2, 0);
+}
+
+static void out_of_memory_for_its_input_it_waits(void **state)
+{
+    half_a_line_moves(0, 2);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -202,6 +258,8 @@ int main(void)
         CASE(a_stranger_at_the_door_is_sent_away),
         CASE(without_descriptors_it_waits),
         CASE(without_descriptors_for_the_door_it_waits),
+        CASE(a_socket_that_can_not_be_put_in_now_is_put_in_later),
+        CASE(out_of_memory_for_its_input_it_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
