@@ -84,6 +84,9 @@ static int add_delta(struct state_export *x, struct transfer_record *record,
     int r = export_value(x, record->segment, delta, &value, error);
     if (r < 0)
         return r;
+    if (value.blob > 0)
+        return error_set(error, EPERM, BLAME_USER, "segment %s: a delta of which a converter has made a blob",
+            x->state->segments[record->segment]->about.name);
     record->version = value.version;
     record->value = value.data;
     record->value_size = value.size;

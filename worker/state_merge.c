@@ -204,6 +204,8 @@ int import_delta(struct gapless_state *state, const struct transfer_record *key,
     enum gapless_merge rule = state->segments[key->segment]->about.merge;
     if (rule == GAPLESS_MERGE_NONE)
         return error_set(error, EPERM, BLAME_PEER, "a delta, and the segment doesn't merge");
+    if (delta->blob > 0)
+        return error_set(error, EPERM, BLAME_USER, "a delta of which a converter has made a blob");
     /* It has a successor of its own by now. */
     if (state->holder == STATE_RELEASED) {
         struct gapless_error reason = {.code = 0};

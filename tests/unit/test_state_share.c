@@ -478,6 +478,54 @@ static void a_rule_of_the_server_s_own_merges(void **state)
     assert_true(merged > 0);
 }
 
+static int to_blob(
+    const struct gapless_value *from, struct gapless_conversion *to, void *arg, struct gapless_error *error)
+{
+    int blob = gapless_blob_new("value", NULL);
+    assert_int_equal(write(blob, from->data, from->size), from->size);
+    assert_int_equal(gapless_blob_seal(blob, NULL), 0);
+    int r = gapless_convert_blob(to, blob, from->size);
+    close(blob);
+    return r;
+}
+
+static void a_delta_of_which_a_converter_makes_a_blob_is_refused(void **state)
+{
+    const struct gapless_value c = {.data = "c", .size = 1};
+    struct gapless_segment texts = {
+        .name = "texts", .version = 1, .merge = GAPLESS_MERGE_OWN, .merge_delta = merge_text};
+    open_workers(0, 1, false, &texts);
+    texts.version = 2;
+    struct state_worker *new = world_open(4, 0, true);
+    world_segment(new, &texts);
+    assert_int_equal(gapless_state_converter(new->state, 0, 1, 2, to_blob, NULL, NULL), 0);
+    assert_int_equal(gapless_state_converter(new->state, 0, 2, 1, to_blob, NULL, NULL), 0);
+    world_ready(new);
+    merged = 0;
+    transfer_all(1, 1);
+    switch_all(1, 1, true);
+    /* On the way in … */
+    assert_int_equal(gapless_state_delta(OLD(0)->state, 0, "k", 1, &c, NULL), 0);
+    UNTIL(SEEN(new, FAILED));
+    assert_says(new->failed, "segment texts: a delta of which a converter has made a blob");
+    assert_int_equal(merged, 0);
+    /* … and out, to one of version 1. */
+    struct state_worker *third = world_open(1, 0, true);
+    texts.version = 1;
+    world_segment(third, &texts);
+    world_ready(third);
+    master_link(&(struct link){.exporters = {new}, .importers = {third}, .transfer = 3});
+    UNTIL(SEEN(third, LOADED));
+    master_say(new, GAPLESS__CONTROL__CONTROL__BODY_FREEZE, 3);
+    UNTIL(SEEN(third, IMPORTED));
+    master_say(third, GAPLESS__CONTROL__CONTROL__BODY_OWN, 3);
+    master_say(new, GAPLESS__CONTROL__CONTROL__BODY_RELEASE, 3);
+    world_settle();
+    struct gapless_error error;
+    assert_int_equal(gapless_state_delta(new->state, 0, "k", 1, &c, &error), -EPERM);
+    assert_says(error.message, "segment texts: a delta of which a converter has made a blob");
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -498,6 +546,7 @@ int main(void)
         CASE(deltas_are_converted_for_an_older_version),
         CASE(a_late_delta_is_passed_on),
         CASE(a_rule_of_the_server_s_own_merges),
+        CASE(a_delta_of_which_a_converter_makes_a_blob_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
