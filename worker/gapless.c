@@ -332,7 +332,7 @@ static void call_drain(struct gapless *g)
 
 bool gapless_is_nested(const struct gapless *g)
 {
-    return g->calls_back || state_is_running(g->state);
+    return g->calls_back || g->vault.waits || state_is_running(g->state);
 }
 
 void gapless_lost(struct gapless *g, const struct error *why)

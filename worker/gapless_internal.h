@@ -33,7 +33,7 @@ int64_t gapless_now_ms(void);
  * is lost, and gapless_lost() is to be called: at once, or, in a callback, when that has returned. */
 int gapless_turn(struct gapless *g, int64_t deadline, struct error *error);
 void gapless_lost(struct gapless *g, const struct error *why);
-/* True in a callback of gapless_dispatch() or of the state. */
+/* True in a callback of gapless_dispatch(), of gapless_vault_wait() or of the state. */
 bool gapless_is_nested(const struct gapless *g);
 /* Handles what came while only the vault was heard; in a callback nothing: it is called again when that has
  * returned. Negative: the connection was lost by it. */

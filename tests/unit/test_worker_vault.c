@@ -357,6 +357,50 @@ static void a_connection_that_is_lost_in_a_hook_is_told_to_it_and_then_to_the_se
     assert_int_equal(gapless_dispatch(g, NULL), -EPIPE);
 }
 
+static unsigned reloads;
+
+static int on_reloadable(void *arg, struct gapless_error *error)
+{
+    reloads++;
+    return 0;
+}
+
+static void on_take(const struct gapless_connection *connection, int *fd, void *arg)
+{
+}
+
+static void on_answer_offer(struct gapless *of, const struct gapless_vault_result *result, void *arg)
+{
+    int fd = dup(0);
+    on_answer(of, result, arg);
+    assert_int_equal(gapless_offer(arg, &fd, &(struct gapless_connection){.listener = ""}, NULL), 0);
+    assert_int_equal(reloads, 0);
+}
+
+static void no_hook_is_called_in_a_callback_of_a_wait(void **state)
+{
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Release release = GAPLESS__CONTROL__RELEASE__INIT;
+    Gapless__Control__AskReload ask = GAPLESS__CONTROL__ASK_RELOAD__INIT;
+    const struct gapless_state_hooks hooks = {.reloadable = on_reloadable, .take = on_take};
+    struct gapless_state *s = gapless_state_new(g, &hooks, NULL);
+    assert_int_equal(gapless_ready(g, NULL), 0);
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_RELEASE;
+    message.release = &release;
+    peer_send(peer, &message, NULL, 0);
+    assert_int_equal(gapless_dispatch(g, NULL), 0);
+    struct gapless_vault_request request = {.name = "x", .callback = on_answer_offer, .arg = s};
+    assert_int_equal(gapless_vault_get(g, &request, NULL), 0);
+    reloads = 0;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ASK_RELOAD;
+    message.ask_reload = &ask;
+    peer_send(peer, &message, NULL, 0);
+    answer(1, 1, false);
+    assert_int_equal(gapless_vault_wait(g, SOON_MS, NULL), 0);
+    assert_int_equal(told.calls, 1);
+    assert_int_equal(reloads, 1);
+}
+
 static void what_can_not_be_asked_is_refused_at_once(void **state)
 {
     int many[GAPLESS_VAULT_DESCRIPTORS + 1] = {0};
@@ -411,6 +455,7 @@ int main(void)
         CASE(a_wait_has_an_end_and_the_answer_may_come_yet),
         CASE(a_hook_may_wait_and_the_rest_is_heard_when_it_has_returned),
         CASE(a_connection_that_is_lost_in_a_hook_is_told_to_it_and_then_to_the_server),
+        CASE(no_hook_is_called_in_a_callback_of_a_wait),
         CASE(what_can_not_be_asked_is_refused_at_once),
         CASE(out_of_descriptors_is_told_and_the_channel_goes_on),
     };
