@@ -48,7 +48,8 @@ struct gapless_state *gapless_state_new(struct gapless *g, const struct gapless_
     if (!state)
         return NULL;
     state->epoll = state->kick = state->timer = -1;
-    conversion_space_init(&state->space);
+    conversion_space_init(&state->incoming);
+    conversion_space_init(&state->outgoing);
     state->arg = arg;
     if (hooks)
         state->hooks = *hooks;
@@ -78,7 +79,8 @@ void gapless_state_done(struct gapless_state *state)
         converters_done(&state->segments[i]->converters);
         free(state->segments[i]);
     }
-    conversion_space_done(&state->space);
+    conversion_space_done(&state->incoming);
+    conversion_space_done(&state->outgoing);
     fd_close(&state->kick);
     fd_close(&state->timer);
     fd_close(&state->epoll);

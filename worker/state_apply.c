@@ -14,7 +14,7 @@ static int apply(struct state_import *m, struct in_pipe *pipe, const struct tran
     struct state_segment *segment = m->state->segments[target->segment];
     if (value && !segment->kept) {
         converted = *value;
-        int r = state_convert(m->state, segment, segment->about.version, &converted, error);
+        int r = state_convert(&m->state->incoming, segment, segment->about.version, &converted, error);
         if (r < 0)
             return r;
         value = &converted;

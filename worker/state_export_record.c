@@ -62,7 +62,7 @@ int export_value(struct state_export *x, unsigned segment, const struct gapless_
     *ret_value = *value;
     if (value->version == 0)
         ret_value->version = from->about.version;
-    return version != 0 ? state_convert(x->state, from, version, ret_value, error) : 0;
+    return version != 0 ? state_convert(&x->state->outgoing, from, version, ret_value, error) : 0;
 }
 
 int export_record(struct state_export *x, unsigned segment, const struct transfer_record *key,

@@ -50,10 +50,10 @@ struct gapless_state {
     bool loaded;
     bool accepting;
     enum state_holder holder;
-    uint64_t frozen_for; /* the transfer, while freezing or frozen */
-    unsigned running;    /* calls into this module that haven't returned */
-    struct conversion_space space;
-    struct state_export *export; /* NULL: none */
+    uint64_t frozen_for;                        /* the transfer, while freezing or frozen */
+    unsigned running;                           /* calls into this module that haven't returned */
+    struct conversion_space incoming, outgoing; /* a server that is lent the one may cause the other */
+    struct state_export *export;                /* NULL: none */
     struct state_import *imports;
     struct state_offers *offers;
     int epoll; /* -1: nothing has been transferred or offered yet */
@@ -184,8 +184,8 @@ int state_remove(
 /* 1, 0 or -errno. */
 int state_read(struct gapless_state *state, unsigned segment, const struct transfer_record *key,
     struct gapless_value *ret_value, struct error *error);
-/* Brings a value to a version of the segment's schema, lent until the next one is converted. */
-int state_convert(struct gapless_state *state, struct state_segment *segment, uint32_t to,
+/* Brings a value to a version of the segment's schema, lent until the next one is converted in that space. */
+int state_convert(struct conversion_space *space, struct state_segment *segment, uint32_t to,
     struct gapless_value *value, struct error *error);
 
 #endif

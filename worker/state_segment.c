@@ -47,7 +47,7 @@ int state_read(struct gapless_state *state, unsigned segment, const struct trans
     return r >= 0 ? r > 0 : state_callback_failed(error, r, &reason, "read");
 }
 
-int state_convert(struct gapless_state *state, struct state_segment *segment, uint32_t to,
+int state_convert(struct conversion_space *space, struct state_segment *segment, uint32_t to,
     struct gapless_value *value, struct error *error)
 {
     const struct converter_chain *chain;
@@ -56,5 +56,5 @@ int state_convert(struct gapless_state *state, struct state_segment *segment, ui
     int r = converters_chain(&segment->converters, value->version, to, &chain, error);
     if (r == -ENOENT)
         return error_set(error, ENOENT, BLAME_USER, "no converter from version %u to %u", value->version, to);
-    return r < 0 ? r : converter_chain_run(chain, &state->space, value, error);
+    return r < 0 ? r : converter_chain_run(chain, space, value, error);
 }

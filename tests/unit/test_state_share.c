@@ -478,6 +478,55 @@ static void a_rule_of_the_server_s_own_merges(void **state)
     assert_true(merged > 0);
 }
 
+/* Versions from 2 on have a mark behind the text. */
+static int to_marked(
+    const struct gapless_value *from, struct gapless_conversion *to, void *arg, struct gapless_error *error)
+{
+    char text[64];
+    int length = snprintf(text, sizeof text, "%.*s!", (int)from->size, (const char *)from->data);
+    return gapless_convert(to, text, (size_t)length);
+}
+
+static int from_marked(
+    const struct gapless_value *from, struct gapless_conversion *to, void *arg, struct gapless_error *error)
+{
+    return gapless_convert(to, from->data, from->size - 1);
+}
+
+/* As a server may that answers by what has come. */
+static int merge_settled_text(const void *key, size_t key_size, const struct gapless_value *value, void *arg,
+    struct gapless_error *error)
+{
+    struct store *store = arg;
+    store_set(store, "other", "another!");
+    gapless_state_settle(store->worker->state);
+    return merge_text(key, key_size, value, arg, error);
+}
+
+static void a_value_that_is_lent_stays_while_others_are_converted(void **state)
+{
+    struct gapless_segment texts = {
+        .name = "texts", .version = 1, .merge = GAPLESS_MERGE_OWN, .merge_delta = merge_text};
+    open_workers(0, 1, false, &texts);
+    texts.version = 2;
+    texts.merge_delta = merge_settled_text;
+    struct state_worker *new = world_open(4, 0, true);
+    world_segment(new, &texts);
+    assert_int_equal(gapless_state_converter(new->state, 0, 1, 2, to_marked, NULL, NULL), 0);
+    assert_int_equal(gapless_state_converter(new->state, 0, 2, 1, from_marked, NULL, NULL), 0);
+    world_ready(new);
+    store_set(&OLD(0)->stores[0], "k", "a");
+    transfer_all(1, 1);
+    switch_all(1, 1, true);
+    assert_int_equal(
+        gapless_state_delta(OLD(0)->state, 0, "k", 1, &(struct gapless_value){.data = "b", .size = 1}, NULL),
+        0);
+    UNTIL(strcmp(store_get(&new->stores[0], "k"), "a!") != 0);
+    assert_string_equal(store_get(&new->stores[0], "k"), "a!+b!");
+    world_settle();
+    assert_string_equal(store_get(&OLD(0)->stores[0], "other"), "another");
+}
+
 static int to_blob(
     const struct gapless_value *from, struct gapless_conversion *to, void *arg, struct gapless_error *error)
 {
@@ -546,6 +595,7 @@ int main(void)
         CASE(deltas_are_converted_for_an_older_version),
         CASE(a_late_delta_is_passed_on),
         CASE(a_rule_of_the_server_s_own_merges),
+        CASE(a_value_that_is_lent_stays_while_others_are_converted),
         CASE(a_delta_of_which_a_converter_makes_a_blob_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
