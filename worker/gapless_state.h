@@ -130,7 +130,8 @@ struct gapless_state_hooks {
     /* The last before serving: what only needs to be there. */
     int (*init)(void *arg, struct gapless_error *error);
     /* Begin to accept, if that isn't done yet; the state is still another's: what comes are tests, which only
-     * read. */
+     * read. Clients come from the switch on, which is a moment before `own` is heard: a request that would
+     * change the state waits for that. */
     void (*accept)(void *arg);
     /* The state is this worker's: serve, and go on with what was parked, if it was frozen. */
     void (*own)(void *arg);

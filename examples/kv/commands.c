@@ -258,10 +258,8 @@ enum command_result command_execute(struct commands *commands, struct protocol_r
     const char *value, bool again, struct evbuffer *output)
 {
     struct execution e = {commands, request, value, output};
-    if (commands->read_only && writes(request->command)) {
-        answer(&e, "SERVER_ERROR the items are another version's still");
-        return COMMAND_DONE;
-    }
+    if (commands->read_only && writes(request->command))
+        return COMMAND_READ_ONLY;
     switch ((int)request->command) {
     case PROTOCOL_GET:
     case PROTOCOL_GETS:

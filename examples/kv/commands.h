@@ -19,7 +19,7 @@ struct commands {
     uint32_t value_max;
     uint64_t started_ms, now_ms; /* of the wall clock; now is the caller's to set */
     unsigned connections;        /* open now */
-    bool read_only;              /* the items are another process's: what changes them is refused */
+    bool read_only;              /* the items are another process's: what changes them waits */
     /* The item of that key has changed, came or went. */
     void (*changed)(const char *key, size_t key_size, void *arg);
     void *arg;
@@ -27,9 +27,10 @@ struct commands {
 
 enum command_result {
     COMMAND_DONE,
-    COMMAND_PART, /* a get with keys left, which the request has now: the rest of the answer is due */
-    COMMAND_WAIT, /* a flush goes on: to be executed again when it has ended (store_flushing()) */
-    COMMAND_QUIT, /* the connection shall be closed */
+    COMMAND_PART,      /* a get with keys left, which the request has now: the rest of the answer is due */
+    COMMAND_WAIT,      /* a flush goes on: to be executed again when it has ended (store_flushing()) */
+    COMMAND_READ_ONLY, /* nothing was done: to be executed again when the items are this process's */
+    COMMAND_QUIT,      /* the connection shall be closed */
 };
 
 /* Executes a request and appends its answer. value: of request->value_size bytes, NULL where it has none.

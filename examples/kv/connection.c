@@ -28,6 +28,7 @@ struct connection {
     uint64_t swallow;   /* bytes of the input that belong to a value that was refused */
     bool starved;       /* what the input begins with isn't whole */
     bool flushing;      /* the input begins with a flush_all that has begun */
+    bool writes;        /* the input begins with what changes items, which were another process's */
     bool eof;           /* the client sends nothing any more */
     bool closing;       /* to be closed when all is answered */
     unsigned unwritten; /* requests executed whose answers aren't all written */
@@ -201,13 +202,16 @@ static bool execute_request(struct connection *c, struct protocol_request *reque
         c->flushing = true;
         c->all->hooks.flushing(c->all->hooks.arg);
         return false;
+    case COMMAND_READ_ONLY:
+        c->writes = true;
+        return false;
     case COMMAND_QUIT:
         c->closing = true;
         break;
     case COMMAND_DONE:
         break;
     }
-    c->flushing = false;
+    c->flushing = c->writes = false;
     evbuffer_drain(c->input, size);
     count_executed(c);
     return true;
@@ -325,7 +329,8 @@ static void go_on(struct connection *c)
     size_t input_max = PROTOCOL_LINE_MAX + 2 + (size_t)all->commands->value_max + 2;
     want(c->readable, !all->parked && !ends && !c->eof && input < input_max && output < COMMAND_OUTPUT_MAX);
     want(c->writable, output > 0 && !all->held);
-    bool waits = c->starved || (c->flushing && store_flushing(all->commands->store));
+    bool waits = c->starved || (c->flushing && store_flushing(all->commands->store)) ||
+                 (c->writes && all->commands->read_only);
     if (!waits && may_execute(c) && !event_pending(c->turn, EV_TIMEOUT, NULL)) {
         struct timeval now = {0};
         event_add(c->turn, &now);

@@ -224,6 +224,10 @@ class Server(gapless.Hooks):
             self.worker.offer(client.socket, client.listener, bytes(client.input), str(client.requests).encode())
         elif self.serving and (end := client.input.find(b"\r\n\r\n")) >= 0:
             head = bytes(client.input[:end])
+            if not self.worker.owned and head.startswith((b"GET /count/", b"GET /forget/")):
+                # They are another version's. The switch is a moment before `own`, which goes on with it.
+                self.watch_socket(client.socket, 0, client)
+                return
             del client.input[:end + 4]
             self.answer(client, *self.respond(client, head))
         elif len(client.input) > HEAD_MAX:
@@ -246,8 +250,6 @@ class Server(gapless.Hooks):
         if verb not in ("count", "value", "forget") or not key:
             return 404, "not found", last
         if verb != "value":
-            if not self.worker.owned:
-                return 503, "another version has the counters", last
             if verb == "count":
                 self.counters.add(key)
             else:

@@ -105,7 +105,50 @@ class TestCase(harness.TestCase):
         return int(self.gapless.log.wait("generation ended", generation=generation).fields["moved"])
 
 
+class Brief(threading.Thread):
+    """Counts an item of its own up, by a connection for each request."""
+
+    def __init__(self, address, key):
+        super().__init__(daemon=True)
+        self.address, self.key, self.count, self.failure = address, key, 0, None
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self):
+        try:
+            while not self._ended.is_set():
+                with kv.Client(self.address) as client:
+                    answer = client.ask(b"incr %s 1" % self.key)
+                    if answer != b"%d" % (self.count + 1):
+                        raise AssertionError(f"{answer} after {self.count}")
+                self.count += 1
+        except (AssertionError, OSError) as failure:
+            self.failure = failure
+
+    def stop(self):
+        self._ended.set()
+        self.join(harness.PATIENCE)
+
+
 class LoadTest(TestCase):
+    def test_brief_connections_that_write_notice_nothing_of_upgrades(self):
+        """Those too that come between the switch and when the new version hears that the items are its own."""
+        self.begin()
+        keys = [b"brief%d" % number for number in range(4)]
+        for key in keys:
+            self.assertEqual(self.client().ask(b"set %s 0 0 1" % key, b"0"), b"STORED")
+        clients = [Brief(self.address, key) for key in keys]
+        self.addCleanup(lambda: [client.stop() for client in clients])
+        for version in range(2, 12):
+            counts = [client.count for client in clients]
+            harness.wait_until(lambda: all(client.failure or client.count >= count + 50 for client, count in zip(clients, counts)),
+                               "some requests of each")
+            self.upgrade(version)
+        for client in clients:
+            client.stop()
+        self.assertEqual([client.failure for client in clients], [None] * 4)
+        harness.note(f"10 upgrades, {sum(client.count for client in clients)} connections, none failed")
+
     def test_clients_notice_nothing_of_upgrades(self):
         gapless = self.begin()
         check = self.check()

@@ -16,12 +16,18 @@ import harness
 COUNTER = pathlib.Path(__file__).resolve().parents[2] / "examples/python/counter.py"
 
 # A counter.py that doesn't hear its master while a file is there.
+# It hears nothing from the master while the file is there; which it makes itself when it says that.
 LATE = """
 import os, sys
 sys.path.insert(0, {directory!r})
 import counter, gapless
-dispatch = gapless.Worker.dispatch
+dispatch, tell = gapless.Worker.dispatch, gapless.Worker.tell
+def tell_and_be_deaf(self, kind, *rest, **fields):
+    tell(self, kind, *rest, **fields)
+    if kind == {when!r}:
+        open({deaf!r}, "w").close()
 gapless.Worker.dispatch = lambda self: None if os.path.exists({deaf!r}) else dispatch(self)
+gapless.Worker.tell = tell_and_be_deaf
 counter.main()
 """
 
@@ -208,11 +214,24 @@ class StateTest(PythonWorker):
         gapless.wait_serving(1)
         self.assertEqual(self.get("/value/a"), (200, f"{answered}\n"))
 
+    def test_change_that_comes_before_the_new_version_hears_that_it_owns_waits(self):
+        deaf = self.dir / "deaf"
+        gapless = self.serve_one()
+        self.assertEqual(self.get("/count/a"), (200, "1\n"))
+        self.install_counter(command=self.write("late.py", LATE.format(directory=str(COUNTER.parent), deaf=str(deaf), when="imported")))
+        gapless.hup()
+        gapless.log.wait("traffic switched")
+        with harness.connect(self.address) as client:
+            client.sendall(b"GET /count/a HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            harness.wait_until(lambda: harness.established(self.port, gapless.worker_pids(generation=2)[0]), "it to be accepted")
+            self.assertEqual(self.get("/value/a"), (200, "1\n"), "what only reads doesn't wait")
+            deaf.unlink()
+            self.assertEqual(harness.read_answer(client), (200, "2\n"))
 
     def test_connection_that_a_standby_hands_over_before_it_hears_that_it_owns_again_is_answered(self):
         """Nobody else is left who could take it."""
         deaf = self.dir / "deaf"
-        script = self.write("late.py", LATE.format(directory=str(COUNTER.parent), deaf=str(deaf)))
+        script = self.write("late.py", LATE.format(directory=str(COUNTER.parent), deaf=str(deaf), when=None))
         self.install_counter(command=script)
         gapless = self.serve("-l", f"web=tcp:127.0.0.1:{self.port}", "--", str(self.dir / "server"), observe="60s")
         with harness.connect(self.address) as client:
