@@ -169,6 +169,9 @@ enum result transfer_return(struct service *service)
         transfer_enter(service, TRANSFER_RETURNED);
         return HAS_DONE;
     }
+    /* Kept before a worker hears of it: a later master would go on with the window else, and nobody would
+     * thaw it. */
+    master_save(service->master);
     int64_t timeout_ms = service->transaction.settings->state_freeze_ms;
     for (struct worker *worker = new ? new->workers : NULL; worker; worker = worker->next)
         if (transfer_has(worker) && transfer_is_there(worker))

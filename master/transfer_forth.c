@@ -256,6 +256,9 @@ enum result transfer_freeze(struct service *service)
     if (transfer_set_timer(service, timeout_ms, &error) < 0)
         return transaction_fails(service, &error);
     transfer_enter(service, TRANSFER_FREEZING);
+    /* Kept before a worker hears of it: a later master would go on with the smoke tests else, and nobody
+     * would thaw it meanwhile. */
+    master_save(service->master);
     transfer->frozen_us = clock_monotonic_us();
     for (struct worker *worker = old->workers; worker; worker = worker->next)
         if (transfer_has(worker))

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a later master must know of a transfer is saved in time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ipc/channel.h"
+#include "ipc/fd.h"
+#include "master/generation.h"
+#include "master/handover.h"
+#include "master/master.h"
+#include "master/moving.h"
+#include "master/service.h"
+#include "master/transfer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum { OLD, OTHER_OLD, NEW, OTHER_NEW, WORKERS };
+
+/* Generation 4 hands its state over to 5, or is on standby. */
+struct world {
+    struct master master;
+    struct service service;
+    struct config_service settings;
+    struct generation old, new;
+    struct worker *workers[WORKERS];
+    int peers[WORKERS];
+};
+
+static struct world *the_world;
+static unsigned saves, saves_too_late; /* … when a worker had been told already */
+
+/* NOLINTBEGIN(bugprone-reserved-identifier): the linker's --wrap makes these names. */
+bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why);
+int __wrap_master_save(struct master *master);
+void __wrap_master_changed(struct master *master);
+int __wrap_master_store(
+    struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
+
+static bool is_told(unsigned worker)
+{
+    char byte;
+    return recv(the_world->peers[worker], &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
+}
+
+bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why)
+{
+    return true;
+}
+
+int __wrap_master_save(struct master *master)
+{
+    saves++;
+    for (unsigned i = 0; i < WORKERS; i++)
+        saves_too_late += is_told(i);
+    return 0;
+}
+
+void __wrap_master_changed(struct master *master)
+{
+}
+
+int __wrap_master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
+{
+    return 0;
+}
+/* NOLINTEND(bugprone-reserved-identifier) */
+
+static void describe(struct worker *worker)
+{
+    Gapless__Control__Describe describe = GAPLESS__CONTROL__DESCRIBE__INIT;
+    Gapless__Transfer__Segment segment = GAPLESS__TRANSFER__SEGMENT__INIT, *segments = &segment;
+    uint8_t data[64];
+    segment.name = (char *)"sessions";
+    segment.version = 1;
+    describe.n_segments = 1;
+    describe.segments = &segments;
+    ProtobufCBinaryData packed = {.data = data, .len = gapless__control__describe__pack(&describe, data)};
+    assert_int_equal(handover_restore(worker, &packed), 0);
+}
+
+/* One that takes part, at the head of its generation's. */
+static void add_worker(struct world *world, struct generation *generation, unsigned number)
+{
+    int pair[2];
+    struct worker *worker = worker_new(generation, number % 2, 0, -1);
+    assert_non_null(worker);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    worker->control = channel_new(&pair[0], FD_LIST_MAX);
+    assert_non_null(worker->control);
+    world->peers[number] = pair[1];
+    worker->id = number + 1;
+    worker->state = WORKER_READY;
+    worker->native = true;
+    describe(worker);
+    worker->handover->transfer = 5;
+    worker->handover->place = number % 2;
+    assert_int_equal(worker_control_watch(worker), 0);
+    worker->next = generation->workers;
+    generation->workers = world->workers[number] = worker;
+}
+
+static void set_stage(struct world *world, enum upgrade_state state, enum transfer_stage stage)
+{
+    world->service.upgrade.state = state;
+    world->service.transaction.transfer.stage = stage;
+    world->old.state = stage < TRANSFER_GIVEN ? GENERATION_ACTIVE : GENERATION_STANDBY;
+    world->new.state = stage < TRANSFER_GIVEN ? GENERATION_READY : GENERATION_ACTIVE;
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    assert_non_null(world);
+    the_world = world;
+    world->master.base = event_base_new();
+    world->settings.state_freeze_ms = 100000;
+    world->service =
+        (struct service){.master = &world->master, .name = (char *)"web", .generations = &world->old};
+    world->old = (struct generation){
+        .next = &world->new, .service = &world->service, .id = 4, .settings = &world->settings};
+    world->new = world->old;
+    world->new.next = NULL;
+    world->new.id = 5;
+    for (unsigned i = 0; i < WORKERS; i++)
+        add_worker(world, i < NEW ? &world->old : &world->new, i);
+    world->service.transaction = (struct transaction){.service = &world->service,
+        .from = 4,
+        .to = 5,
+        .settings = &world->settings,
+        .transfer = {.sends_back = true, .frozen_us = 1, .changes_of_gone.known = true}};
+    saves = saves_too_late = 0;
+    *state = world;
+    return 0;
+}
+
+static void free_workers(struct generation *generation)
+{
+    for (struct worker *worker = generation->workers, *next; worker; worker = next) {
+        next = worker->next;
+        worker_free(worker);
+    }
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    transfer_clear(&world->service.transaction.transfer);
+    free_workers(&world->old);
+    free_workers(&world->new);
+    for (unsigned i = 0; i < WORKERS; i++)
+        fd_close(&world->peers[i]);
+    event_base_free(world->master.base);
+    free(world);
+    return 0;
+}
+
+/* ── saved before workers are told ── */
+
+static void freeze_is_saved_before_a_worker_hears_of_it(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_FREEZE, TRANSFER_LOADED);
+    assert_int_equal(transfer_freeze(&world->service), GOES_ON);
+    assert_true(is_told(OLD) && is_told(OTHER_OLD));
+    assert_int_equal(saves, 1);
+    assert_int_equal(saves_too_late, 0);
+}
+
+static void freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_RETURNING, TRANSFER_GIVEN);
+    assert_int_equal(transfer_return(&world->service), GOES_ON);
+    assert_true(is_told(NEW) && is_told(OTHER_NEW));
+    assert_int_equal(saves, 1);
+    assert_int_equal(saves_too_late, 0);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(freeze_is_saved_before_a_worker_hears_of_it),
+        CASE(freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
