@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "master/handover.h"
 
+#include "ipc/channel.h"
 #include "ipc/transfer.h"
 #include "master/generation.h"
 #include "master/master.h"
@@ -224,12 +225,33 @@ int handover_take(
 
 /* ── what it is told ── */
 
+/* One that is cut off takes the state for its own, and serves on. So one that has it no more is killed, as is
+ * one that would wait for it for ever. */
+static bool changes_hands(const struct worker *worker, const Control *message)
+{
+    return handover_has_state(worker) && (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_OWN ||
+                                             message->body_case == GAPLESS__CONTROL__CONTROL__BODY_RELEASE);
+}
+
+/* Who can't be told would stay as it is, frozen for ever. That its channel has ended is found in the loop,
+ * with nobody's frame on the stack. */
 static void send_to(struct worker *worker, Control *message)
 {
     struct error error = {.code = 0};
-    if (worker->control && worker_control_send(worker, message, NULL, 0, &error) < 0)
-        log_event(LOG_WARNING, "worker isn't told of its state", WORKER_FIELDS(worker),
-            LOG_I("pid", worker->pid), LOG_S("reason", error.message));
+    int r = worker->control ? worker_control_send(worker, message, NULL, 0, &error) : 0;
+    if (r == 0)
+        return;
+    bool kill = r != -EPIPE && changes_hands(worker, message);
+    log_event(LOG_WARNING, "worker can't be told of its state", WORKER_FIELDS(worker),
+        LOG_I("pid", worker->pid), LOG_S("reason", error.message),
+        LOG_S("it_is", kill ? "killed" : "cut off"));
+    if (!kill) {
+        channel_shutdown(worker->control);
+        return;
+    }
+    worker->failure = error;
+    error_prefix(&worker->failure, "worker %u can't be told of its state", worker->index);
+    worker_kill(worker);
 }
 
 /* Thaw, Own, Release and Close all have the number alone, as their first field. */

@@ -57,7 +57,7 @@ bool handover_takes_connections(const struct worker *worker);
 int handover_take(struct worker *worker, const Gapless__Control__Control *message, struct fd_list *fds,
     bool *ret_mine, struct error *error);
 /* Sends a message that has nothing but the transfer's number, or Freeze with its deadline. A worker that
- * can't be told is lost, which is told elsewhere. */
+ * can't be told is cut off, from the loop, or killed: it is lost then, which is told elsewhere. */
 void handover_tell(struct worker *worker, Gapless__Control__Control__BodyCase body, uint64_t transfer);
 void handover_freeze(struct worker *worker, uint64_t transfer, int64_t timeout_ms);
 void handover_ask(struct worker *worker, uint64_t request);

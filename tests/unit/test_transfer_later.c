@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What a later master must know of a transfer is saved in time. */
+/* What workers of a transfer are told: what a later master must know of it is saved first, and who can't be
+ * told is cut off. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 enum { OLD, OTHER_OLD, NEW, OTHER_NEW, WORKERS };
@@ -39,6 +41,7 @@ static unsigned saves, saves_too_late; /* … when a worker had been told alread
 bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why);
 int __wrap_master_save(struct master *master);
 void __wrap_master_changed(struct master *master);
+void __wrap_worker_kill(struct worker *worker);
 int __wrap_master_store(
     struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count);
 
@@ -68,6 +71,12 @@ void __wrap_master_changed(struct master *master)
 int __wrap_master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
 {
     return 0;
+}
+
+/* These workers are no processes. */
+void __wrap_worker_kill(struct worker *worker)
+{
+    worker->state = WORKER_KILLED;
 }
 /* NOLINTEND(bugprone-reserved-identifier) */
 
@@ -182,6 +191,65 @@ static void freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it(void **sta
     assert_int_equal(saves_too_late, 0);
 }
 
+/* ── told, or cut off ── */
+
+/* As much waits for it as may. */
+static void fill_queue(struct world *world, unsigned worker)
+{
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Refusal refusal = GAPLESS__CONTROL__REFUSAL__INIT;
+    char reason[30000];
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_REFUSAL;
+    message.refusal = &refusal;
+    for (size_t size = sizeof reason; size > 1; size /= 2) {
+        memset(reason, 'x', size - 1);
+        reason[size - 1] = 0;
+        refusal.reason = reason;
+        while (worker_control_send(world->workers[worker], &message, NULL, 0, NULL) == 0) {
+        }
+    }
+}
+
+/* Reads what there is; true: and then the end. */
+static bool is_cut_off(const struct world *world, unsigned worker)
+{
+    char data[CHANNEL_PACKET_MAX];
+    ssize_t n;
+    while ((n = recv(world->peers[worker], data, sizeof data, MSG_DONTWAIT)) > 0) {
+    }
+    return n == 0;
+}
+
+static void worker_that_cannot_be_told_to_thaw_is_cut_off_and_not_left_frozen(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_ABORTING, TRANSFER_FREEZING);
+    fill_queue(world, OLD);
+    transfer_abandon(&world->service);
+    assert_true(is_told(OTHER_OLD));
+    for (int i = 0; i < 100 && world->workers[OLD]->control; i++)
+        event_base_loop(world->master.base, EVLOOP_NONBLOCK);
+    assert_null(world->workers[OLD]->control);
+    assert_true(is_cut_off(world, OLD));
+    assert_false(is_cut_off(world, OTHER_OLD));
+}
+
+static void worker_that_cannot_be_told_whose_the_state_is_is_killed(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_SWITCH, TRANSFER_IMPORTED);
+    world->service.transaction.transfer.sends_back = false;
+    fill_queue(world, OLD);
+    fill_queue(world, NEW);
+    transfer_give(&world->service);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        bool killed = i == OLD || i == NEW;
+        assert_int_equal(world->workers[i]->state, killed ? WORKER_KILLED : WORKER_READY);
+        assert_int_equal(world->workers[i]->failure.code != 0, killed);
+        assert_false(is_cut_off(world, i)); /* it would thaw */
+    }
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -189,6 +257,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(freeze_is_saved_before_a_worker_hears_of_it),
         CASE(freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it),
+        CASE(worker_that_cannot_be_told_to_thaw_is_cut_off_and_not_left_frozen),
+        CASE(worker_that_cannot_be_told_whose_the_state_is_is_killed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
