@@ -556,7 +556,11 @@ void service_worker_gone(struct worker *worker)
     if (worker->id)
         service->exit_code = worker->exit_code;
     moving_lost(worker);
-    transfer_lost(worker, &worker->failure);
+    /* The state that comes back may have been waiting for this one alone. The traffic goes back then, as is
+     * saved at once: with the one in its place, which a later master would never start else. */
+    bool returns = service->upgrade.state == UPGRADE_RETURNING && generation->id == service->transaction.from;
+    if (!returns)
+        transfer_lost(worker, &worker->failure);
     if (generation->state == GENERATION_ACTIVE && !worker->surplus && !service->finished &&
         is_hopeless(generation, worker)) {
         /* A signal that ended it was the master's own. */
@@ -569,6 +573,8 @@ void service_worker_gone(struct worker *worker)
         worker_missed(worker);
     if (!worker->surplus && !service->finished && is_owed(worker))
         start_again(worker);
+    if (returns)
+        transfer_lost(worker, &worker->failure);
     generation_remove(generation, worker);
     if (generation_is_empty(generation) && generation->state == GENERATION_DRAINING)
         generation_gone(service, generation);

@@ -36,6 +36,8 @@ struct world {
 
 static struct world *the_world;
 static unsigned saves, saves_too_late; /* … when a worker had been told already */
+static unsigned events, old_workers;   /* that were there, or to be started, at the events */
+static enum upgrade_event last_event;
 
 /* NOLINTBEGIN(bugprone-reserved-identifier): the linker's --wrap makes these names. */
 bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why);
@@ -53,6 +55,10 @@ static bool is_told(unsigned worker)
 
 bool __wrap_transaction_event(struct service *service, enum upgrade_event event, const struct error *why)
 {
+    events++;
+    last_event = event;
+    for (const struct worker *worker = the_world->old.workers; worker; worker = worker->next)
+        old_workers += worker->state != WORKER_EXITED;
     return true;
 }
 
@@ -129,6 +135,10 @@ static int setup(void **state)
     the_world = world;
     world->master.base = event_base_new();
     world->settings.state_freeze_ms = 100000;
+    world->settings.restart = RESTART_ALWAYS;
+    world->settings.backoff_initial_ms = world->settings.backoff_max_ms = 100000;
+    world->settings.workers = 2;
+    world->master.random = 1;
     world->service =
         (struct service){.master = &world->master, .name = (char *)"web", .generations = &world->old};
     world->old = (struct generation){
@@ -143,7 +153,7 @@ static int setup(void **state)
         .to = 5,
         .settings = &world->settings,
         .transfer = {.sends_back = true, .frozen_us = 1, .changes_of_gone.known = true}};
-    saves = saves_too_late = 0;
+    saves = saves_too_late = events = old_workers = 0;
     *state = world;
     return 0;
 }
@@ -189,6 +199,18 @@ static void freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it(void **sta
     assert_true(is_told(NEW) && is_told(OTHER_NEW));
     assert_int_equal(saves, 1);
     assert_int_equal(saves_too_late, 0);
+}
+
+static void worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_RETURNING, TRANSFER_RETURNING);
+    world->workers[OLD]->handover->said |= HANDOVER_RETURNED;
+    world->workers[OTHER_OLD]->state = WORKER_EXITED;
+    service_worker_gone(world->workers[OTHER_OLD]);
+    assert_int_equal(events, 1);
+    assert_int_equal(last_event, UPGRADE_DONE);
+    assert_int_equal(old_workers, 2);
 }
 
 /* ── told, or cut off ── */
@@ -257,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(freeze_is_saved_before_a_worker_hears_of_it),
         CASE(freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it),
+        CASE(worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back),
         CASE(worker_that_cannot_be_told_to_thaw_is_cut_off_and_not_left_frozen),
         CASE(worker_that_cannot_be_told_whose_the_state_is_is_killed),
     };
