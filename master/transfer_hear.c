@@ -100,6 +100,22 @@ static void lost_early(struct worker *worker, const struct error *how)
         transfer_fail_unless_explained(worker->generation->service, &why);
 }
 
+/* A worker of the new generation that can't be spoken with any more goes on serving, and what it changes goes
+ * nowhere. While the state goes back that would be lost to clients that have an answer. */
+static void lost_owner(struct worker *worker, const struct error *how)
+{
+    struct service *service = worker->generation->service;
+    if (worker->state != WORKER_READY) /* it ends: what it had is with the old one */
+        return;
+    if (transfer_of(service)->stage == TRANSFER_RETURNING) {
+        error_set(&worker->failure, ECONNABORTED, BLAME_PEER,
+            "worker %u could not be spoken with any more while its state went back", worker->index);
+        worker_kill(worker);
+    } else if (how) { /* else it may be its end, which will tell */
+        transfer_lose_way_back(service, "a worker of the new version was cut off");
+    }
+}
+
 void transfer_lost(struct worker *worker, const struct error *how)
 {
     struct service *service = worker->generation->service;
@@ -122,5 +138,7 @@ void transfer_lost(struct worker *worker, const struct error *how)
         transfer_lose_way_back(service, "a worker on standby has ended, and with it what it had got");
     } else if (transfer->stage == TRANSFER_RETURNING && worker->generation == old) {
         transfer_return_failed(worker, "a worker on standby has ended, and with it what it had");
+    } else if (worker->generation != old) {
+        lost_owner(worker, how);
     }
 }

@@ -556,6 +556,30 @@ class ProtocolTest(TestCase):
         self.count_on()
         self.assertEqual(self.get("/padding"), self.padding)
 
+    def in_the_window(self, at):
+        self.begin(observe="60s")
+        self.install(at=at, say=["taken"])
+        self.gapless.hup()
+        self.gapless.log.wait("traffic switched", generation=2)
+
+    def test_new_worker_that_breaks_the_rules_in_the_window(self):
+        """It serves on, and what it changes doesn't go back any more: a rollback isn't without a loss."""
+        self.in_the_window({"own": "say"})
+        self.gapless.log.wait("cut off from its control channel", generation=2)
+        self.assertEqual(self.get("/count/new"), (200, "1\n"))
+        self.assert_told(self.gapless.verb("rollback"), "would be lost .a worker of the new version was cut off", code=3)
+        self.assert_told(self.gapless.verb("rollback", "--force"), "is lost: a worker of the new version was cut off", code=0)
+        self.wait_alone()
+        self.assert_untouched()
+
+    def test_new_worker_that_breaks_the_rules_when_it_freezes(self):
+        """It would thaw and serve on, and what it answers then would be lost."""
+        self.in_the_window({"freeze": "say"})
+        self.count_on()
+        self.assert_told(self.gapless.verb("rollback"), "has gone back", code=0)
+        self.wait_alone()
+        self.assertEqual(self.get("/value/kept"), (200, f"{self.count}\n"))
+
     def test_imported_before_its_time_switches_nothing(self):
         self.begin()
         self.upgrade_fails("killed by signal 9", at={"put 5": "say", "put 1000": "kill"}, say=["early"])

@@ -272,6 +272,31 @@ static void worker_that_cannot_be_told_whose_the_state_is_is_killed(void **state
     }
 }
 
+static void new_worker_that_is_cut_off_while_its_state_goes_back_is_killed(void **state)
+{
+    struct world *world = *state;
+    const struct error why = {.code = EPROTO, .message = "it offered too much"};
+    set_stage(world, UPGRADE_RETURNING, TRANSFER_RETURNING);
+    transfer_lost(world->workers[NEW], &why);
+    transfer_lost(world->workers[OTHER_NEW], NULL);
+    assert_int_equal(world->workers[NEW]->state, WORKER_KILLED);
+    assert_int_equal(world->workers[OTHER_NEW]->state, WORKER_KILLED);
+}
+
+static void new_worker_that_has_ended_in_the_window_does_not_end_the_way_back(void **state)
+{
+    struct world *world = *state;
+    const struct error why = {.code = ECHILD, .message = "it was killed"};
+    set_stage(world, UPGRADE_OBSERVE, TRANSFER_GIVEN);
+    transfer_lost(world->workers[NEW], NULL); /* its channel */
+    world->workers[NEW]->handover->transfer = 5;
+    world->workers[NEW]->state = WORKER_EXITED;
+    transfer_lost(world->workers[NEW], &why);
+    assert_true(world->service.transaction.transfer.sends_back);
+    transfer_lost(world->workers[OTHER_NEW], &why);
+    assert_false(world->service.transaction.transfer.sends_back);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -282,6 +307,8 @@ int main(void)
         CASE(worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back),
         CASE(worker_that_cannot_be_told_to_thaw_is_cut_off_and_not_left_frozen),
         CASE(worker_that_cannot_be_told_whose_the_state_is_is_killed),
+        CASE(new_worker_that_is_cut_off_while_its_state_goes_back_is_killed),
+        CASE(new_worker_that_has_ended_in_the_window_does_not_end_the_way_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
