@@ -52,6 +52,9 @@ void transfer_failed(struct worker *worker, uint64_t number, const struct error 
         transfer_return_failed(worker, why->message);
     else if (number == transfer_number(service, TRANSFER_BACK))
         transfer_lose_way_back(service, why->message);
+    else if (transfer->stage == TRANSFER_GIVEN && worker->generation->id == service->transaction.to &&
+             why->code != EPIPE) /* it can't go on with what is its own now */
+        transaction_event(service, UPGRADE_BAD, why);
 }
 
 static struct worker *importer_at(const struct generation *generation, uint32_t place)

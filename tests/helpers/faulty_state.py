@@ -127,6 +127,8 @@ MESSAGES = {
                               for kind in ("accepted", "loaded", "frozen", "imported", "progress", "failed")],
     "early": lambda worker: [tell_raw(worker, kind, transfer=transfer.number) for transfer in worker._transfers
                              for kind in ("frozen", "imported")],
+    "failed": lambda worker: [tell_raw(worker, "failed", transfer=transfer.number, reason=REASON)
+                              for transfer in worker._transfers if transfer.number % 2 == 0],
     "flood": flood,
 }
 

@@ -312,6 +312,11 @@ class HookTest(TestCase):
                 self.fault_old()
         self.assert_next_works()
 
+    def test_new_version_that_cannot_go_on_with_what_is_its_own(self):
+        self.begin(observe="2s")
+        self.upgrade_fails(r"worker 0 of generation \d+: the disk is on fire", at={"own": "say"}, say=["failed"])
+        self.assert_next_works()
+
     def test_freeze_that_never_ends(self):
         self.begin()
         self.fault_old(never_frozen=True)
