@@ -136,6 +136,8 @@ static int take_progress(struct worker *worker, const Gapless__Control__Progress
     handover->bytes = progress->bytes;
     handover->expected_records = progress->expected_records;
     handover->expected_bytes = progress->expected_bytes;
+    if (handover->waiting != progress->waiting) /* said once: a later master must know it */
+        master_changed(worker->generation->service->master);
     handover->waiting = progress->waiting;
     transfer_moves(worker, progress->transfer);
     return 0;

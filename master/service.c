@@ -385,6 +385,7 @@ void service_resume(struct service *service)
         check_ready(generation);
     }
     transaction_resume(service);
+    transfer_resume(service);
     moving_resume(service);
     for (struct generation *generation = service->generations; generation; generation = generation->next)
         for (struct worker *worker = generation->workers; worker; worker = worker->next)

@@ -322,6 +322,7 @@ static int restore_worker(
         worker->handover->place = from->transfer_place;
         worker->handover->said = from->transfer_said;
         worker->handover->released = from->transfer_released;
+        worker->handover->waiting = from->transfer_waiting;
     }
     if (from->uncaptured && *from->uncaptured)
         error_set(&worker->uncaptured, EOPNOTSUPP, BLAME_SYSTEM, "%s", from->uncaptured);

@@ -65,6 +65,7 @@ static void save_worker(struct arena *arena, const struct worker *worker, Gaples
     ret->transfer_place = worker->handover ? worker->handover->place : 0;
     ret->transfer_said = worker->handover ? worker->handover->said : 0;
     ret->transfer_released = worker->handover ? worker->handover->released : 0;
+    ret->transfer_waiting = worker->handover && worker->handover->waiting;
     ret->released = worker->released;
     ret->captured = worker->capture != NULL;
     ret->uncaptured = (char *)worker->uncaptured.message;

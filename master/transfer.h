@@ -103,6 +103,8 @@ void transfer_clear(struct transfer *transfer);
 /* For the state, and from it. NULL: there is nothing to keep, or no memory. */
 Gapless__State__Transfer *transfer_save(const struct transfer *transfer, struct arena *arena);
 void transfer_restore(struct transfer *transfer, const Gapless__State__Transfer *from);
+/* Goes on with it, when everything else is restored. */
+void transfer_resume(struct service *service);
 
 /* ── the pipes (transfer_pipes.c) ── */
 

@@ -226,6 +226,19 @@ void transfer_moves(struct worker *worker, uint64_t number)
     }
 }
 
+/* Those that wait have said so to an earlier master, and don't repeat it; when something of theirs has moved
+ * last isn't known. */
+void transfer_resume(struct service *service)
+{
+    const struct generation *new = transaction_new_generation(service);
+    if (transfer_of(service)->stage != TRANSFER_GIVEN)
+        return;
+    for (const struct worker *worker = new ? new->workers : NULL; worker; worker = worker->next)
+        if (transfer_has(worker))
+            worker->handover->moved_ms = clock_monotonic_ms();
+    watch_standby(service);
+}
+
 void transfer_loaded(struct service *service)
 {
     struct transfer *transfer = transfer_of(service);

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shlex
 import signal
 import time
@@ -370,6 +371,24 @@ class StandbyTest(TestCase):
         self.assertEqual(self.ask(self.kept, "/connection")[1].split()[-1], "1")
         self.assertEqual(self.get("/padding"), self.padding)
 
+    def test_standby_that_stops_and_then_the_master_is_killed(self):
+        """Answers that wait for it already don't wait for ever."""
+        self.begin(observe="60s")
+        (old,) = self.gapless.worker_pids()
+        self.install()
+        self.gapless.hup()
+        self.gapless.log.wait("traffic switched", generation=2)
+        self.count_on()
+        os.kill(old, signal.SIGSTOP)
+        self.addCleanup(os.kill, old, signal.SIGCONT)
+        left = self.send_until_one_waits()
+        master = self.gapless.wait_master()
+        os.kill(master, signal.SIGKILL)
+        self.gapless.wait_master(but=master)
+        self.gapless.log.wait("changes don't go back to the standby any more")
+        self.assertEqual(self.read_many(left), 0)
+        self.count_on()
+
     def test_standby_that_ends_after_the_commit_is_not_missed(self):
         self.begin(observe="200ms", steps=[{"after": "commit", "run": [self.hold("step")]}])
         self.install()
@@ -384,12 +403,31 @@ class StandbyTest(TestCase):
 
     def ask_many(self, count):
         """Counters with long names, at once; the pipe takes 1 MiB of them before anything waits."""
+        self.send_many(count)
+        self.assertEqual(self.read_many(count), 0)
+
+    def send_many(self, count):
         self.kept.sendall(b"".join(b"GET /count/%s%d HTTP/1.1\r\nHost: test\r\n\r\n" % (b"x" * 2000, i) for i in range(count)))
+
+    def read_many(self, count, quiet_s=harness.PATIENCE):
+        """How many of the answers didn't come before nothing did for so long."""
         data = b""
         while data.count(b"HTTP/1.1 200") < count or not data.endswith(b"\n"):
+            if not select.select([self.kept], [], [], quiet_s)[0]:
+                break
             more = self.kept.recv(1 << 20)
             self.assertTrue(more, "the connection was closed")
             data += more
+        return count - data.count(b"HTTP/1.1 200")
+
+    def send_until_one_waits(self):
+        """How many of the requests have no answer yet."""
+        for _ in range(100):
+            self.send_many(20)
+            left = self.read_many(20, FREEZE_S / 2)
+            if left:
+                return left
+        return self.fail("nothing waits for the standby")
 
 
 class MasterDiesTest(TestCase):

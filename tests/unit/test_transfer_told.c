@@ -631,6 +631,28 @@ static void deadline_of_a_worker_that_waits_is_its_own(void **state)
     event_base_free(world->master.base);
 }
 
+static void later_master_does_not_forget_a_worker_that_waits(void **state)
+{
+    struct world *world = *state;
+    world->master.base = event_base_new();
+    world->settings.state_freeze_ms = 100000;
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    transfer_resume(&world->service);
+    assert_false(is_watched(world));
+    world->handovers[FIRST].waiting = true;
+    transfer_of(world)->stage = TRANSFER_RETURNING; /* it has a deadline of its own */
+    transfer_resume(&world->service);
+    assert_false(is_watched(world));
+    transfer_of(world)->stage = TRANSFER_GIVEN;
+    transfer_resume(&world->service);
+    assert_true(is_watched(world));
+    event_base_loop(world->master.base, EVLOOP_NONBLOCK);
+    assert_true(is_watched(world)); /* as long as from the beginning */
+    transfer_clear(transfer_of(world));
+    event_base_free(world->master.base);
+}
+
 static void pipes_that_were_not_made_are_not_closed(void **state)
 {
     struct world *world = *state;
@@ -724,6 +746,7 @@ int main(void)
         CASE(what_a_worker_refuses_is_offered_to_the_next_after_a_pause),
         CASE(worker_that_waits_for_the_standby_is_not_forgotten_for_others_that_do_not),
         CASE(deadline_of_a_worker_that_waits_is_its_own),
+        CASE(later_master_does_not_forget_a_worker_that_waits),
         CASE(pipes_that_were_not_made_are_not_closed),
         CASE(old_worker_that_ends_after_the_commit_is_not_missed),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
