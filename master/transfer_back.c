@@ -152,6 +152,7 @@ void transfer_return_failed(struct worker *worker, const char *why)
     const struct generation *old = transaction_old_generation(service);
     transaction_adds(service, why);
     worker->handover->said |= HANDOVER_RETURNED;
+    master_changed(service->master);
     if (worker->generation == old && transfer_all_said(old, HANDOVER_RETURNED))
         transfer_returned(service);
 }

@@ -4,6 +4,7 @@
  */
 #include "master/generation.h"
 #include "master/handover.h"
+#include "master/master.h"
 #include "master/service.h"
 #include "master/transaction_phases.h"
 #include "master/transfer_internal.h"
@@ -25,6 +26,8 @@ void transfer_said(struct worker *worker, uint64_t number, unsigned said)
     if (is_back != (is_old && said == HANDOVER_IMPORTED) || (said == HANDOVER_FROZEN) != (is_old && !is_back))
         return;
     worker->handover->said |= is_back ? HANDOVER_RETURNED : said;
+    if (is_back) /* said once: a later master goes on with that */
+        master_changed(service->master);
     if (transfer->stage == TRANSFER_SNAPSHOT && said == HANDOVER_LOADED &&
         transfer_all_said(new, HANDOVER_LOADED))
         transfer_loaded(service);

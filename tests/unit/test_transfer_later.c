@@ -36,6 +36,7 @@ struct world {
 
 static struct world *the_world;
 static unsigned saves, saves_too_late; /* … when a worker had been told already */
+static unsigned changes;               /* … that will be */
 static unsigned events, old_workers;   /* that were there, or to be started, at the events */
 static enum upgrade_event last_event;
 
@@ -72,6 +73,7 @@ int __wrap_master_save(struct master *master)
 
 void __wrap_master_changed(struct master *master)
 {
+    changes++;
 }
 
 int __wrap_master_store(struct master *master, const char *name, pid_t pid, const int *fds, unsigned fd_count)
@@ -153,7 +155,7 @@ static int setup(void **state)
         .to = 5,
         .settings = &world->settings,
         .transfer = {.sends_back = true, .frozen_us = 1, .changes_of_gone.known = true}};
-    saves = saves_too_late = events = old_workers = 0;
+    saves = saves_too_late = changes = events = old_workers = 0;
     *state = world;
     return 0;
 }
@@ -211,6 +213,27 @@ static void worker_that_ends_while_the_state_goes_back_is_replaced_before_the_tr
     assert_int_equal(events, 1);
     assert_int_equal(last_event, UPGRADE_DONE);
     assert_int_equal(old_workers, 2);
+}
+
+static void what_one_of_several_workers_has_said_is_saved(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_RETURNING, TRANSFER_RETURNING);
+    transfer_said(world->workers[OLD], 11, HANDOVER_IMPORTED);
+    assert_int_equal(world->workers[OLD]->handover->said, HANDOVER_RETURNED);
+    assert_int_equal(events, 0);
+    assert_int_equal(changes, 1);
+}
+
+static void failure_of_one_of_several_workers_is_saved(void **state)
+{
+    struct world *world = *state;
+    const struct error why = {.code = EIO, .message = "a record can't be read"};
+    set_stage(world, UPGRADE_RETURNING, TRANSFER_RETURNING);
+    transfer_failed(world->workers[OLD], 11, &why);
+    assert_int_equal(world->workers[OLD]->handover->said, HANDOVER_RETURNED);
+    assert_int_equal(events, 0);
+    assert_int_equal(changes, 1);
 }
 
 /* ── told, or cut off ── */
@@ -305,6 +328,8 @@ int main(void)
         CASE(freeze_is_saved_before_a_worker_hears_of_it),
         CASE(freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it),
         CASE(worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back),
+        CASE(what_one_of_several_workers_has_said_is_saved),
+        CASE(failure_of_one_of_several_workers_is_saved),
         CASE(worker_that_cannot_be_told_to_thaw_is_cut_off_and_not_left_frozen),
         CASE(worker_that_cannot_be_told_whose_the_state_is_is_killed),
         CASE(new_worker_that_is_cut_off_while_its_state_goes_back_is_killed),
