@@ -190,19 +190,23 @@ static void on_dry_line(void *ctx, const struct service *service, const char *ph
     waiter_progress(awaited->waiter, service, phase, text);
 }
 
+/* An upgrade that is refused now gets no further, whatever else is wrong. */
+static void settle_dry_run(
+    struct waiter *waiter, const char *name, const struct service *service, const struct error *failure)
+{
+    struct error error = {.code = 0};
+    if ((!service || service_may_upgrade(service, &error) == 0) && failure)
+        error = *failure;
+    waiter_settle(waiter, name, error.code ? code_of(&error) : CODE_DONE,
+        error.code ? error.message : "it could be carried out; nothing was done");
+}
+
 static void on_dry_done(void *ctx, const struct error *failure)
 {
     struct awaited *awaited = ctx;
     struct waiter *waiter = awaited->waiter;
     struct master *master = awaited->master;
-    const struct service *service = master_find(master, awaited->service);
-    struct error error = {.code = 0};
-    if (failure)
-        error = *failure;
-    else if (service)
-        service_may_upgrade(service, &error);
-    waiter_settle(waiter, awaited->service, error.code ? code_of(&error) : CODE_DONE,
-        error.code ? error.message : "it could be carried out; nothing was done");
+    settle_dry_run(waiter, awaited->service, master_find(master, awaited->service), failure);
     waiter_forget(link_to(waiter, awaited));
     waiter_answer(master, waiter);
 }
@@ -219,7 +223,7 @@ static void begin_dry_run(struct waiter *waiter, struct service *service, const 
     if (awaited->dry_run)
         return;
     waiter_forget(link_to(waiter, awaited));
-    waiter_settle(waiter, service->name, CODE_FAILED, error.message);
+    settle_dry_run(waiter, service->name, service, &error);
 }
 
 /* ── one service, or all ── */

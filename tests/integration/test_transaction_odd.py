@@ -194,6 +194,24 @@ class OddTest(transaction.TestCase):
         self.assertEqual(done.returncode, 2, transaction.reason_of(done))
         self.assertIn("there is no service none; there are: web", done.stderr)
 
+    def test_dry_run_ends_as_the_upgrade_would_that_is_refused(self):
+        """Also of a version that has something wrong: an upgrade would not come to that."""
+        self.begin(load=False, observe={"window": "20s"})
+        self.version("two")
+        verb = self.upgrade_in_background()
+        self.wait_phase("observe")
+        for wrong in ({}, {"command": ["/nonexistent"]}, {"canary": ["10% 100ms"], "steering": "shared"}):
+            self.configure(**wrong)
+            for options in ((), ("--dry-run",)):
+                with self.subTest(str(wrong), options=options):
+                    done = self.gapless.verb("upgrade", *options)
+                    self.assertEqual(done.returncode, 3, transaction.reason_of(done))
+                    self.assertIn("an upgrade of web is under way", done.stderr)
+        self.assertEqual(self.gapless.verb("rollback").returncode, 0)
+        self.assertEqual(verb.join().returncode, 1)
+        done = self.gapless.verb("upgrade", "--dry-run")
+        self.assertEqual(done.returncode, 1, transaction.reason_of(done))
+
     def test_version_that_is_bad_after_the_commit_is_restarted_and_can_be_rolled_back(self):
         self.begin(load=False, health={"probe": "http:/healthz", "interval": "50ms", "failures": 2})
         self.version("two", "--status-after", "1,500")
