@@ -3,6 +3,7 @@
 
 #include "ipc/channel.h"
 #include "ipc/transfer.h"
+#include "master/clock.h"
 #include "master/generation.h"
 #include "master/master.h"
 #include "master/moving.h"
@@ -17,6 +18,8 @@
 typedef Gapless__Control__Control Control;
 
 #define NAME_MAX_BYTES 255
+/* Until connections are offered again for which there were no descriptors. */
+#define PAUSE_MS 1000
 
 void handover_free(struct handover *handover)
 {
@@ -24,6 +27,8 @@ void handover_free(struct handover *handover)
         return;
     if (handover->described)
         gapless__control__describe__free_unpacked(handover->described, NULL);
+    if (handover->again)
+        event_free(handover->again);
     free(handover->packed);
     free(handover);
 }
@@ -308,4 +313,40 @@ void handover_ask(struct worker *worker, uint64_t request)
     message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ASK_RELOAD;
     message.ask_reload = &ask;
     send_to(worker, &message);
+}
+
+/* ── what came without its descriptors ── */
+
+static void on_again(evutil_socket_t fd, short what, void *ctx)
+{
+    struct worker *worker = ctx;
+    if (worker->handover->released)
+        handover_tell(worker, GAPLESS__CONTROL__CONTROL__BODY_RELEASE, worker->handover->released);
+}
+
+/* A further Release makes it repeat what it has offered and what nobody has taken. */
+static bool release_later(struct worker *worker, const struct error *why)
+{
+    struct handover *handover = worker->handover;
+    if (!handover->again) {
+        handover->again = evtimer_new(worker->generation->service->master->base, on_again, worker);
+        log_event(LOG_ERROR, "connections that a worker offers can't be received, and are asked for again",
+            WORKER_FIELDS(worker), LOG_I("pid", worker->pid), LOG_S("reason", why->message));
+    }
+    return handover->again && timer_set_ms(handover->again, PAUSE_MS) == 0;
+}
+
+bool handover_take_incomplete(struct worker *worker, const Control *message, const struct error *why)
+{
+    if (!described(worker))
+        return false;
+    switch ((int)message->body_case) {
+    case GAPLESS__CONTROL__CONTROL__BODY_ATTACH:
+        transfer_failed(worker, message->attach->transfer, why);
+        return true;
+    case GAPLESS__CONTROL__CONTROL__BODY_OFFER:
+        return release_later(worker, why);
+    default:
+        return false;
+    }
 }

@@ -42,6 +42,7 @@ struct handover {
     bool waiting;           /* answers of it wait until the standby has read */
     int64_t moved_ms;       /* when it last said so, or that some of it has moved (CLOCK_MONOTONIC) */
     uint64_t released;      /* by which transfer: it offers its connections; 0: it wasn't */
+    struct event *again;    /* when it is to say again what it has offered; NULL: that was never needed */
 };
 
 /* NULL is allowed. */
@@ -56,6 +57,10 @@ bool handover_takes_connections(const struct worker *worker);
  * 0, or the reason for which it is cut off. *ret_mine false: it isn't one of these. */
 int handover_take(struct worker *worker, const Gapless__Control__Control *message, struct fd_list *fds,
     bool *ret_mine, struct error *error);
+/* The same of a message whose descriptors didn't all arrive, as `why` says: the transfer that it is of ends
+ * here, and connections are offered again after a pause. False: it is none of these, or out of memory. */
+bool handover_take_incomplete(
+    struct worker *worker, const Gapless__Control__Control *message, const struct error *why);
 /* Sends a message that has nothing but the transfer's number, or Freeze with its deadline. A worker that
  * can't be told is cut off, from the loop, or killed: it is lost then, which is told elsewhere. */
 void handover_tell(struct worker *worker, Gapless__Control__Control__BodyCase body, uint64_t transfer);

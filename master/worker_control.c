@@ -286,6 +286,8 @@ static int take_incomplete(struct worker *worker, const Control *message, struct
 {
     if (message->body_case == GAPLESS__CONTROL__CONTROL__BODY_PUT)
         return worker_vault_take_incomplete(worker, message->put, why);
+    if (handover_take_incomplete(worker, message, why))
+        return 0;
     return -why->code;
 }
 

@@ -164,8 +164,9 @@ class HandoverTest(harness.TestCase):
         self.settle(gapless, FEW)
         self.assertEqual(kept.versions(), {"1 generation 1": FEW})
 
-    def stopped_before_the_switch(self, workers):
-        """An upgrade to generation 2, of whose workers the first is stopped before it is offered anything."""
+    def stopped_before_the_switch(self, workers, left=None):
+        """An upgrade to generation 2, of whose workers the first is stopped before it is offered anything; left: descriptors
+        that the master's limit leaves it from then on."""
         gate, go = self.dir / "gate", self.dir / "go"
         step = self.write("step", f"#!/bin/sh\n: >{gate}\nwhile [ ! -e {go} ]; do sleep 0.01; done\n", 0o755)
         service = {"command": [self.hello("1")], "listen": [f"web=tcp:127.0.0.1:{self.port}"], "workers": workers,
@@ -178,9 +179,15 @@ class HandoverTest(harness.TestCase):
         harness.wait_until(gate.exists, "the step before the switch")
         victim = next(pid for pid in gapless.worker_pids() if pid not in old)
         os.kill(victim, signal.SIGSTOP)
+        if left is not None:
+            master = gapless.wait_master()
+            limit, used = resource.prlimit(master, resource.RLIMIT_NOFILE)[1], harness.descriptors(master)
+            free = [number for number in range(max(used) + left + 1) if number not in used]
+            resource.prlimit(master, resource.RLIMIT_NOFILE, (free[left], limit))
         go.write_text("")
         gapless.log.wait("traffic switched", generation=2)
-        self.settle_in(gapless, old, 0)
+        if left is None:
+            self.settle_in(gapless, old, 0)
         return gapless, kept, victim
 
     def test_they_come_back_from_a_new_version_that_dies(self):
@@ -202,6 +209,16 @@ class HandoverTest(harness.TestCase):
         os.kill(victim, signal.SIGCONT)
         gapless.log.wait("connections aren't taken by a worker", generation=2)
         resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(kept.versions(), {"1 generation 2": FEW})
+        self.settle(gapless, FEW)
+        self.assertEqual(gapless.log.find("is cut off"), [])
+
+    def test_a_master_without_descriptors_asks_for_them_again(self):
+        gapless, kept, new = self.stopped_before_the_switch(1, left=0)
+        gapless.log.wait("can't be received, and are asked for again", generation=1)
+        master = gapless.wait_master()
+        resource.prlimit(master, resource.RLIMIT_NOFILE, (resource.prlimit(master, resource.RLIMIT_NOFILE)[1],) * 2)
+        os.kill(new, signal.SIGCONT)
         self.assertEqual(kept.versions(), {"1 generation 2": FEW})
         self.settle(gapless, FEW)
         self.assertEqual(gapless.log.find("is cut off"), [])

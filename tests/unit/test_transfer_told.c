@@ -727,6 +727,26 @@ static void descriptors_for_a_worker_that_has_gone_are_no_fault(void **state)
     assert_int_equal(events, 0);
 }
 
+static void descriptors_that_did_not_arrive_end_the_transfer_alone(void **state)
+{
+    struct world *world = *state;
+    const struct error why = {.code = EMFILE, .message = "out of descriptors"};
+    Gapless__Control__Control message = GAPLESS__CONTROL__CONTROL__INIT;
+    Gapless__Control__Attach body = GAPLESS__CONTROL__ATTACH__INIT;
+    transfer_of(world)->sends_back = true;
+    for (unsigned i = 0; i < WORKERS; i++)
+        world->handovers[i].transfer = 5;
+    body.transfer = 11;
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_ATTACH;
+    message.attach = &body;
+    assert_true(handover_take_incomplete(&world->workers[FIRST], &message, &why));
+    assert_false(transfer_of(world)->sends_back);
+    assert_string_equal(transfer_of(world)->one_way, "out of descriptors");
+    assert_int_equal(events, 0);
+    message.body_case = GAPLESS__CONTROL__CONTROL__BODY_HELLO; /* has none */
+    assert_false(handover_take_incomplete(&world->workers[FIRST], &message, &why));
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -753,6 +773,7 @@ int main(void)
         CASE(pipes_that_were_not_made_are_not_closed),
         CASE(old_worker_that_ends_after_the_commit_is_not_missed),
         CASE(descriptors_for_a_worker_that_has_gone_are_no_fault),
+        CASE(descriptors_that_did_not_arrive_end_the_transfer_alone),
         CASE(without_a_window_changes_cannot_go_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
