@@ -190,6 +190,7 @@ void transfer_take_back(struct service *service)
         return;
     }
     transfer_stop_timer(transfer);
+    master_save(service->master); /* who is told that it owns the state isn't asked again to send it back */
     own(service, old);
     release_to(service, new, old);
     transfer_enter(service, TRANSFER_NONE);

@@ -203,6 +203,16 @@ static void freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it(void **sta
     assert_int_equal(saves_too_late, 0);
 }
 
+static void way_back_is_saved_before_a_worker_hears_of_it(void **state)
+{
+    struct world *world = *state;
+    set_stage(world, UPGRADE_ROLLING_BACK, TRANSFER_RETURNED);
+    transfer_take_back(&world->service);
+    assert_true(is_told(OLD) && is_told(OTHER_OLD));
+    assert_int_equal(saves, 1);
+    assert_int_equal(saves_too_late, 0);
+}
+
 static void worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back(void **state)
 {
     struct world *world = *state;
@@ -327,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(freeze_is_saved_before_a_worker_hears_of_it),
         CASE(freeze_of_a_rollback_is_saved_before_a_worker_hears_of_it),
+        CASE(way_back_is_saved_before_a_worker_hears_of_it),
         CASE(worker_that_ends_while_the_state_goes_back_is_replaced_before_the_traffic_goes_back),
         CASE(what_one_of_several_workers_has_said_is_saved),
         CASE(failure_of_one_of_several_workers_is_saved),
