@@ -52,7 +52,8 @@ class CutTest(Cut):
         self.assertEqual(len(crashes), WORKERS)
         self.assertNotIn(None, [each["lost"] for each in crashes])
         self.assertEqual(sum(each["lost"] + each["silent"] for each in crashes), report["failed"], (crashes, report["outcomes"]))
-        self.assertGreater(sum(each["lost"] for each in crashes), 0)
+        if WORKERS >= 20:  # of four it may be that none was answering just then
+            self.assertGreater(sum(each["lost"] for each in crashes), 0)
         unanswered = report["outcomes"]["reset"] + report["outcomes"]["closed_unanswered"]
         self.assertEqual(unanswered, report["failed"], report["outcomes"])
 
