@@ -2,7 +2,6 @@
 #include "master/departure.h"
 
 #include "bpf/waiting.h"
-#include "master/capture/capture.h"
 #include "master/clock.h"
 #include "master/generation.h"
 #include "master/keepalive.h"
@@ -167,9 +166,7 @@ void departure_begin(struct worker *worker)
 {
     if (worker->departure || worker->state >= WORKER_DRAINING)
         return;
-    bool serves =
-        worker->state == WORKER_READY || (worker->state == WORKER_STARTING && capture_serves(worker));
-    if (!serves || !has_own(worker->generation)) {
+    if (!worker_serves(worker) || !has_own(worker->generation)) {
         worker_drain(worker, false);
         return;
     }

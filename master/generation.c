@@ -321,10 +321,8 @@ void generation_drain(struct generation *generation)
     for (size_t i = 0; !generation->was_ready && !generation->serves && i < generation->endpoint_count; i++)
         if (generation->endpoints[i])
             endpoint_move_waiting(generation->endpoints[i]);
-    bool steered = !stopping && generation_is_steered(generation);
-    for (struct worker *worker = generation->workers; worker && steered; worker = worker->next)
-        if (worker->state == WORKER_READY)
-            keepalive_begin(worker);
+    if (!stopping && generation_is_steered(generation))
+        generation_send_clients_away(generation);
     if (!stopping && !generation->told && has_own(generation))
         generation->settle = settle_begin(generation, on_settled);
     if (!generation->settle || stopping)

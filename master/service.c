@@ -79,10 +79,10 @@ struct generation *service_find(const struct service *service, uint64_t id)
     return NULL;
 }
 
-static bool has_ready_worker(const struct generation *generation)
+static bool has_server(const struct generation *generation)
 {
     for (const struct worker *worker = generation->workers; worker; worker = worker->next)
-        if (worker->state == WORKER_READY)
+        if (worker_serves(worker))
             return true;
     return false;
 }
@@ -98,7 +98,7 @@ const char *service_state_name(const struct service *service)
     const struct generation *active = service_generation(service, GENERATION_ACTIVE);
     if (!active || !active->was_ready)
         return "starting";
-    return has_ready_worker(active) ? "serving" : "down";
+    return has_server(active) ? "serving" : "down";
 }
 
 /* ── start ── */

@@ -217,6 +217,11 @@ bool worker_is_alive(const struct worker *worker)
     return worker->state != WORKER_WAITING && worker->state != WORKER_EXITED;
 }
 
+bool worker_serves(const struct worker *worker)
+{
+    return worker->state == WORKER_READY || (worker->state == WORKER_STARTING && capture_serves(worker));
+}
+
 static void store_name(const struct worker *worker, char name[32])
 {
     snprintf(name, 32, "worker/%" PRIu64, worker->id);

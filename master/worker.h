@@ -214,6 +214,8 @@ void worker_exited(struct worker *worker, int wait_status);
 
 /* True while there is a process. */
 bool worker_is_alive(const struct worker *worker);
+/* It is ready, or is captured and accepts already. */
+bool worker_serves(const struct worker *worker);
 
 /* Puts the worker's descriptors into the keeper's store (again, when one of them is gone). */
 void worker_store(struct worker *worker);

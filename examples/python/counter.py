@@ -224,19 +224,18 @@ class Server(gapless.Hooks):
             self.worker.offer(client.socket, client.listener, bytes(client.input), str(client.requests).encode())
         elif self.serving and (end := client.input.find(b"\r\n\r\n")) >= 0:
             head = bytes(client.input[:end])
-            if not self.worker.owned and head.startswith((b"GET /count/", b"GET /forget/")):
-                # They are another version's. The switch is a moment before `own`, which goes on with it.
+            if (answer := self.respond(client, head)):
+                del client.input[:end + 4]
+                self.answer(client, *answer)
+            else:
                 self.watch_socket(client.socket, 0, client)
-                return
-            del client.input[:end + 4]
-            self.answer(client, *self.respond(client, head))
         elif len(client.input) > HEAD_MAX:
             self.answer(client, 431, "too long", True)
         else:
             self.watch(client)
 
     def respond(self, client, head):
-        """(status, body, whether it is the last) to the head of a request."""
+        """(status, body, whether it is the last) to the head of a request; None: it waits for `own`."""
         lines = head.decode("latin-1").split("\r\n")
         fields = {name.strip().lower(): value.strip().lower() for name, _, value in (line.partition(":") for line in lines[1:])}
         words = lines[0].split(" ")
@@ -250,6 +249,8 @@ class Server(gapless.Hooks):
         if verb not in ("count", "value", "forget") or not key:
             return 404, "not found", last
         if verb != "value":
+            if not self.worker.owned:
+                return None  # another version's still: the traffic is switched a moment before
             if verb == "count":
                 self.counters.add(key)
             else:

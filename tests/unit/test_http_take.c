@@ -6,6 +6,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <event2/buffer.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -122,8 +124,8 @@ static socklen_t find_door(struct sockaddr_un *address)
     return 0;
 }
 
-/* Connects, asks, and exits with 0 when it was sent away without an answer. */
-static pid_t start_stranger(const struct sockaddr_un *address, socklen_t length)
+/* Connects, asks, closes `asked`, and exits with 0 when it was sent away without an answer. */
+static pid_t start_stranger(const struct sockaddr_un *address, socklen_t length, int asked)
 {
     pid_t pid = fork();
     if (pid != 0)
@@ -133,6 +135,7 @@ static pid_t start_stranger(const struct sockaddr_un *address, socklen_t length)
     if (connect(fd, (const struct sockaddr *)address, length) < 0)
         _exit(1);
     ssize_t said = send(fd, GET("/"), strlen(GET("/")), MSG_NOSIGNAL);
+    close(asked);
     _exit(recv(fd, &byte, 1, 0) > 0 ? 2 : said < 0 ? 3 : 0);
 }
 
@@ -152,9 +155,13 @@ static void a_stranger_at_the_door_is_sent_away(void **state)
     pass_one_offer();
     for (int64_t deadline = world_now_ms() + DEADLINE_MS; !(length = find_door(&address)); step())
         assert_true(world_now_ms() < deadline);
-    pid_t pid = start_stranger(&address, length);
-    /* It is in the queue behind the one that is expected, or the door is closed before it comes. */
-    usleep(50000);
+    int asked[2];
+    assert_int_equal(pipe2(asked, O_CLOEXEC), 0);
+    pid_t pid = start_stranger(&address, length, asked[1]);
+    close(asked[1]);
+    /* It is in the queue behind the one that is expected. */
+    assert_int_equal(poll(&(struct pollfd){.fd = asked[0]}, 1, DEADLINE_MS), 1);
+    close(asked[0]);
     say(fd, GET("/"));
     assert_string_equal(hear(fd), "new");
     int status = -1;

@@ -130,16 +130,25 @@ static void blobs_reach_each_of_several_importers(void **state)
     }
 }
 
-static void a_blob_of_an_unknown_segment_is_kept_and_passed_on(void **state)
+/* Three versions in a row; the one in the middle doesn't know the segment, which is kept. */
+static void begin_three(
+    struct state_worker **ret_old, struct state_worker **ret_middle, struct state_worker **ret_new)
 {
     const struct gapless_segment extra = {.name = "extra", .version = 5, .unknown = GAPLESS_UNKNOWN_KEEP};
-    struct state_worker *old = world_open(0, 0, false), *middle = world_open(1, 0, true);
-    struct state_worker *new = world_open(2, 0, true);
-    world_segment(old, &extra);
-    world_segment(new, &extra);
-    world_ready(old);
-    world_ready(middle);
-    world_ready(new);
+    *ret_old = world_open(0, 0, false);
+    *ret_middle = world_open(1, 0, true);
+    *ret_new = world_open(2, 0, true);
+    world_segment(*ret_old, &extra);
+    world_segment(*ret_new, &extra);
+    world_ready(*ret_old);
+    world_ready(*ret_middle);
+    world_ready(*ret_new);
+}
+
+static void a_blob_of_an_unknown_segment_is_kept_and_passed_on(void **state)
+{
+    struct state_worker *old, *middle, *new;
+    begin_three(&old, &middle, &new);
     set_blob(&old->stores[0], "a", "kept");
     set_blob(&old->stores[0], "b", "kept");
     set_blob(&old->stores[0], "c", "kept");
@@ -281,14 +290,8 @@ static void a_snapshot_may_pass_more_blobs_than_fit_into_a_message(void **state)
 /* The library passes what it keeps a few at a time, so that few descriptors are open at once. */
 static void kept_blobs_need_few_descriptors(void **state)
 {
-    const struct gapless_segment extra = {.name = "extra", .version = 5, .unknown = GAPLESS_UNKNOWN_KEEP};
-    struct state_worker *old = world_open(0, 0, false), *middle = world_open(1, 0, true);
-    struct state_worker *new = world_open(2, 0, true);
-    world_segment(old, &extra);
-    world_segment(new, &extra);
-    world_ready(old);
-    world_ready(middle);
-    world_ready(new);
+    struct state_worker *old, *middle, *new;
+    begin_three(&old, &middle, &new);
     for (unsigned i = 0; i < 300; i++) {
         char key[16];
         snprintf(key, sizeof key, "%u", i);
