@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import types
 import unittest
 
 try:
@@ -726,6 +727,21 @@ class BlobTest(Case):
         read, _ = pipe()
         blob = Blob(read.take(), 0)
         self.assert_failed(self.fed(blob), errno.EBADMSG, "memory file")
+
+
+class StuckTest(Case):
+    def test_export_that_waits_for_the_channel_goes_on_whoever_has_sent_what_was_in_it(self):
+        """Another message may, before the loop hears that there is room."""
+        worker = self.peer([Table()]).worker
+        pumped = []
+        worker._exports = lambda: [types.SimpleNamespace(changes_only=False, pump=lambda: pumped.append(worker.is_stuck()))]
+        worker._channel._queue.append((Control(done={}).SerializeToString(), []))
+        worker._watch_channel()
+        self.assertTrue(worker.is_stuck())
+        worker.tell("progress", transfer=1)
+        self.assertFalse(worker.is_stuck())
+        worker.dispatch()
+        self.assertEqual(pumped, [False])
 
 
 class BackTest(Case):

@@ -74,6 +74,7 @@ class Worker:
         self.listeners = []
         self.owned = False  # the state is this worker's: it may write
         self._kept, self._transfers = [], []
+        self._was_stuck = False  # packets waited for the master, and exports for these
         self._loaded = self._accepting = self._released = self._settling = self._done = False
         self._freezing = None  # the transfer for which the master wants a stop, until it says how that ended
         self._to_offer = collections.deque()  # (descriptor, listener, input, state) of connections
@@ -111,6 +112,7 @@ class Worker:
         now = time.monotonic()
         for transfer in self._transfers:
             transfer.tell_progress(now)
+        self._go_on_unstuck()
         if self._broken and self._channel:
             self._lose()
 
@@ -254,12 +256,12 @@ class Worker:
 
     def _watch_channel(self):
         if self._open:
+            self._was_stuck |= self.is_stuck()
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.is_stuck() else 0)
             self.watch(self._channel, events, None, self._channel_is_ready)
 
     def _channel_is_ready(self):
         try:
-            was_stuck = self.is_stuck()
             self._channel.flush()
             for _ in range(PACKETS_A_TURN):
                 if not self._receive():
@@ -267,7 +269,12 @@ class Worker:
         except Broken as error:
             self._broken = error
         self._watch_channel()
-        if was_stuck and not self.is_stuck():
+        self._go_on_unstuck()
+
+    def _go_on_unstuck(self):
+        """With the exports that waited for the channel, whoever has sent what was in it."""
+        if self._was_stuck and not self.is_stuck():
+            self._was_stuck = False
             for export in self._exports():
                 self._guarded(export, export.pump)
 
