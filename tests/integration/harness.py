@@ -127,6 +127,11 @@ def descendants_of(pid):
     return found
 
 
+def processor_time(pid):
+    """User and system, in ticks, as proc(5) has them."""
+    return stat_fields(pid)[11:13]
+
+
 def zombies_below(pid):
     return [child for child in descendants_of(pid) if (stat_fields(child) or "?")[0] == "Z"]
 

@@ -496,6 +496,8 @@ class WindowTest(TestCase):
         client.send(b"".join(b"set k%d 0 0 100000\r\n%s\r\n" % (i, (b"%d-" % i).ljust(100000)) for i in range(60)))
         harness.wait_until(lambda: not any(queue for _, queue in harness.tcp_sockets(self.port, harness.TCP_ESTABLISHED)),
                            "kv to read it")
+        (new,) = gapless.worker_pids(generation=2)
+        harness.settled(lambda: harness.processor_time(new))  # it has executed what it has read
         other.send(b"get k59\r\n")
         os.kill(old, signal.SIGCONT)
         self.assertEqual([client.line() for _ in range(60)], [b"STORED"] * 60)
